@@ -1,0 +1,15 @@
+//! The ground that every Potter crate stands on.
+
+mod backoff;
+mod clock;
+mod error;
+mod id;
+mod json;
+mod metadata;
+
+pub use backoff::{Backoff, jitter};
+pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
+pub use error::{Error, ErrorKind, Result};
+pub use id::{derived_id, new_id};
+pub use json::Json;
+pub use metadata::Metadata;
