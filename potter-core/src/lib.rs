@@ -2,14 +2,27 @@
 
 mod backoff;
 mod clock;
+mod database;
 mod error;
 mod id;
+mod idempotency;
 mod json;
+mod lease;
 mod metadata;
+mod outbox;
+mod schema;
 
 pub use backoff::{Backoff, jitter};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
+pub use database::{
+    Database, DatabaseOptions, Engine, MemoryDatabase, MemoryTable, MemoryTx, Migration,
+    Migrations, Row, Sql, SqlValue, Tx,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use id::{derived_id, new_id};
+pub use idempotency::{Begun, IdempotencyStore, Ticket};
 pub use json::Json;
+pub use lease::Lease;
 pub use metadata::Metadata;
+pub use outbox::{MessageBus, Outbox, OutboxMessage, Relay, RelayOptions, Relayed};
+pub use schema::{MIGRATIONS, migrate};

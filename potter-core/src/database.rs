@@ -1,0 +1,244 @@
+//! One handle for "the database", whatever it is: SQLite, PostgreSQL or memory.
+//!
+//! The engine follows from the URL, so a program that starts on an embedded file moves to a
+//! server without a change in code. Statements that go through [`Database`] and [`Tx`] are
+//! written with `$1` parameters, which both SQL engines take; where the texts must differ,
+//! [`Sql`] carries both. The driver's own connection is there for everything else
+//! ([`Tx::postgres`], [`Tx::sqlite`]).
+
+mod connect;
+mod engine;
+mod memory;
+mod migrate;
+mod sql;
+mod tx;
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+pub use connect::DatabaseOptions;
+pub use engine::Engine;
+pub use memory::{MemoryDatabase, MemoryTable, MemoryTx};
+pub use migrate::{Migration, Migrations};
+pub use sql::{Row, Sql, SqlValue};
+pub use tx::Tx;
+
+use crate::clock::{SharedClock, SystemClock};
+use crate::error::Result;
+
+/// A database: a pool of connections (SQL engines) or a shared state (memory). Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Database {
+    inner: Inner,
+}
+
+#[derive(Clone, Debug)]
+enum Inner {
+    Memory(MemoryDatabase),
+    #[cfg(feature = "sqlite")]
+    Sqlite(SqlitePools),
+    #[cfg(feature = "postgres")]
+    Postgres(sqlx::PgPool),
+}
+
+/// SQLite takes one writer at a time. Giving writers one connection of their own makes them
+/// queue in the pool, in order, instead of polling a locked file.
+#[cfg(feature = "sqlite")]
+#[derive(Clone, Debug)]
+struct SqlitePools {
+    writer: sqlx::SqlitePool,
+    readers: sqlx::SqlitePool,
+}
+
+impl Database {
+    /// Connects to `url` with the default options: `sqlite://path/to/file.db`,
+    /// `postgres://user:password@host:port/name`, or `memory:`.
+    ///
+    /// # Errors
+    /// `Config` for a URL that is malformed, of an unknown scheme, of an engine that this build
+    /// left out, or that names a database which does not exist; `Unavailable` when the server
+    /// can't be reached (the host is named); `Unauthorized` when it refuses the credentials. The
+    /// password is in none of them.
+    pub async fn connect(url: &str) -> Result<Self> {
+        DatabaseOptions::new().connect(url).await
+    }
+
+    /// An empty database in this process's memory, on the system's clock.
+    pub fn memory() -> Self {
+        Self::memory_with_clock(Arc::new(SystemClock))
+    }
+
+    /// An empty database in this process's memory whose clock is `clock`: leases and timers can
+    /// be moved by hand.
+    pub fn memory_with_clock(clock: SharedClock) -> Self {
+        Self { inner: Inner::Memory(MemoryDatabase::new(clock)) }
+    }
+
+    /// Which engine it is.
+    pub fn engine(&self) -> Engine {
+        match &self.inner {
+            Inner::Memory(_) => Engine::Memory,
+            #[cfg(feature = "sqlite")]
+            Inner::Sqlite(_) => Engine::Sqlite,
+            #[cfg(feature = "postgres")]
+            Inner::Postgres(_) => Engine::Postgres,
+        }
+    }
+
+    /// The PostgreSQL pool, to use the driver directly.
+    #[cfg(feature = "postgres")]
+    pub fn postgres(&self) -> Option<&sqlx::PgPool> {
+        match &self.inner {
+            Inner::Postgres(pool) => Some(pool),
+            _ => None,
+        }
+    }
+
+    /// The SQLite pool for reads, to use the driver directly.
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite(&self) -> Option<&sqlx::SqlitePool> {
+        match &self.inner {
+            Inner::Sqlite(pools) => Some(&pools.readers),
+            _ => None,
+        }
+    }
+
+    /// Begins a transaction that may write. On SQLite and in memory it waits for the one before
+    /// it to end: do slow work (calls to other services) before, not inside.
+    ///
+    /// # Errors
+    /// `Unavailable` when no connection is to be had within the pool's time limit.
+    pub async fn begin(&self) -> Result<Tx> {
+        match &self.inner {
+            Inner::Memory(memory) => Ok(Tx::from(memory.begin().await)),
+            #[cfg(feature = "sqlite")]
+            Inner::Sqlite(pools) => tx::begin_sqlite(&pools.writer).await,
+            #[cfg(feature = "postgres")]
+            Inner::Postgres(pool) => tx::begin_postgres(pool).await,
+        }
+    }
+
+    /// Runs one statement that changes rows in a transaction of its own; answers how many.
+    ///
+    /// # Errors
+    /// `Unknown` when the connection broke after sending: it may have taken effect.
+    pub async fn execute(
+        &self,
+        statement: impl Into<Sql> + Send,
+        values: &[SqlValue],
+    ) -> Result<u64> {
+        let statement = statement.into();
+        match &self.inner {
+            Inner::Memory(_) => Err(sql::memory_takes_no_sql()),
+            #[cfg(feature = "sqlite")]
+            Inner::Sqlite(pools) => {
+                let result =
+                    sql::bind_sqlite(statement.sqlite, values).execute(&pools.writer).await;
+                result.map(|done| done.rows_affected()).map_err(sql::autocommit_error)
+            }
+            #[cfg(feature = "postgres")]
+            Inner::Postgres(pool) => {
+                let result = sql::bind_postgres(statement.postgres, values).execute(pool).await;
+                result.map(|done| done.rows_affected()).map_err(sql::autocommit_error)
+            }
+        }
+    }
+
+    /// Runs one statement that changes rows and returns some (`… RETURNING …`), in a transaction
+    /// of its own.
+    ///
+    /// # Errors
+    /// `Unknown` when the connection broke after sending: it may have taken effect.
+    pub async fn write(
+        &self,
+        statement: impl Into<Sql> + Send,
+        values: &[SqlValue],
+    ) -> Result<Vec<Row>> {
+        let statement = statement.into();
+        match &self.inner {
+            Inner::Memory(_) => Err(sql::memory_takes_no_sql()),
+            #[cfg(feature = "sqlite")]
+            Inner::Sqlite(pools) => {
+                let rows =
+                    sql::bind_sqlite(statement.sqlite, values).fetch_all(&pools.writer).await;
+                rows.map(|rows| rows.into_iter().map(Row::from).collect())
+                    .map_err(sql::autocommit_error)
+            }
+            #[cfg(feature = "postgres")]
+            Inner::Postgres(pool) => {
+                let rows = sql::bind_postgres(statement.postgres, values).fetch_all(pool).await;
+                rows.map(|rows| rows.into_iter().map(Row::from).collect())
+                    .map_err(sql::autocommit_error)
+            }
+        }
+    }
+
+    /// Runs one statement that only reads. The caller bounds the result (`LIMIT`).
+    ///
+    /// # Errors
+    /// `Unavailable` when the connection broke or none was free in time.
+    pub async fn read(
+        &self,
+        statement: impl Into<Sql> + Send,
+        values: &[SqlValue],
+    ) -> Result<Vec<Row>> {
+        let statement = statement.into();
+        match &self.inner {
+            Inner::Memory(_) => Err(sql::memory_takes_no_sql()),
+            #[cfg(feature = "sqlite")]
+            Inner::Sqlite(pools) => {
+                let rows =
+                    sql::bind_sqlite(statement.sqlite, values).fetch_all(&pools.readers).await;
+                rows.map(|rows| rows.into_iter().map(Row::from).collect()).map_err(sql::db_error)
+            }
+            #[cfg(feature = "postgres")]
+            Inner::Postgres(pool) => {
+                let rows = sql::bind_postgres(statement.postgres, values).fetch_all(pool).await;
+                rows.map(|rows| rows.into_iter().map(Row::from).collect()).map_err(sql::db_error)
+            }
+        }
+    }
+
+    /// The time on the database's clock: the one that decides about leases and timers.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub async fn now(&self) -> Result<DateTime<Utc>> {
+        if let Inner::Memory(memory) = &self.inner {
+            return Ok(memory.now());
+        }
+        let rows = self
+            .read(
+                Sql::new(
+                    "SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER) AS now",
+                    "SELECT clock_timestamp() AS now",
+                ),
+                &[],
+            )
+            .await?;
+        rows.first().ok_or_else(sql::no_row)?.time("now")
+    }
+
+    /// Does the database answer? For health checks.
+    ///
+    /// # Errors
+    /// `Unavailable`, with the reason.
+    pub async fn ping(&self) -> Result<()> {
+        self.now().await.map(|_| ())
+    }
+
+    /// Closes the connections. Transactions that are under way end first.
+    pub async fn close(&self) {
+        match &self.inner {
+            Inner::Memory(_) => {}
+            #[cfg(feature = "sqlite")]
+            Inner::Sqlite(pools) => {
+                pools.readers.close().await;
+                pools.writer.close().await;
+            }
+            #[cfg(feature = "postgres")]
+            Inner::Postgres(pool) => pool.close().await,
+        }
+    }
+}

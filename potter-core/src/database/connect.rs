@@ -1,0 +1,234 @@
+//! From a URL to a pool, with errors that tell the reasons apart.
+
+use std::time::Duration;
+
+use super::{Database, Inner};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How to connect. Defaults: 16 connections, 10 s to get one, SQLite waits 10 s for a locked
+/// file and syncs at every commit.
+#[derive(Clone, Debug)]
+pub struct DatabaseOptions {
+    connections_max: u32,
+    acquire_timeout: Duration,
+    synchronous: bool,
+    application_name: String,
+}
+
+impl Default for DatabaseOptions {
+    fn default() -> Self {
+        Self {
+            connections_max: 16,
+            acquire_timeout: Duration::from_secs(10),
+            synchronous: true,
+            application_name: "potter".to_owned(),
+        }
+    }
+}
+
+impl DatabaseOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The most connections of the pool (at least 1).
+    #[must_use]
+    pub fn max_connections(mut self, connections: u32) -> Self {
+        self.connections_max = connections.max(1);
+        self
+    }
+
+    /// How long a caller waits for a free connection, and for the first one at start.
+    #[must_use]
+    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.acquire_timeout = timeout;
+        self
+    }
+
+    /// SQLite only: `false` trades the last commits before a power loss (not before a crash of
+    /// the process) for speed (`PRAGMA synchronous = NORMAL` in place of `FULL`).
+    #[must_use]
+    pub fn synchronous(mut self, synchronous: bool) -> Self {
+        self.synchronous = synchronous;
+        self
+    }
+
+    /// The name that PostgreSQL shows for the connections.
+    #[must_use]
+    pub fn application_name(mut self, name: impl Into<String>) -> Self {
+        self.application_name = name.into();
+        self
+    }
+
+    /// Connects; see [`Database::connect`].
+    ///
+    /// # Errors
+    /// See [`Database::connect`].
+    pub async fn connect(&self, url: &str) -> Result<Database> {
+        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+        match scheme {
+            "memory" => Ok(Database::memory()),
+            #[cfg(feature = "sqlite")]
+            "sqlite" => self.sqlite(url).await,
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => self.postgres(url).await,
+            #[cfg(not(feature = "sqlite"))]
+            "sqlite" => Err(left_out("SQLite", "sqlite")),
+            #[cfg(not(feature = "postgres"))]
+            "postgres" | "postgresql" => Err(left_out("PostgreSQL", "postgres")),
+            _ => Err(Error::new(
+                ErrorKind::Config,
+                "the database URL must begin with sqlite://, postgres:// or memory: \
+                 (for example sqlite://data/app.db or postgres://user:password@host:5432/name)",
+            )),
+        }
+    }
+
+    #[cfg(feature = "sqlite")]
+    async fn sqlite(&self, url: &str) -> Result<Database> {
+        use std::str::FromStr;
+
+        use sqlx::sqlite::{
+            SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+        };
+
+        if url.contains(":memory:") || url.contains("mode=memory") {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "an SQLite database in memory is one per connection; use memory: or a file",
+            ));
+        }
+        let synchronous =
+            if self.synchronous { SqliteSynchronous::Full } else { SqliteSynchronous::Normal };
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(|source| malformed(&source))?
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(synchronous)
+            .foreign_keys(true)
+            .busy_timeout(self.acquire_timeout);
+        let path = options.get_filename().to_path_buf();
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(|source| cannot_open(&path, source))?;
+        }
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .min_connections(1)
+                .acquire_timeout(self.acquire_timeout)
+                .idle_timeout(None)
+                .max_lifetime(None)
+                .test_before_acquire(false)
+        };
+        let writer = pool(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(|source| cannot_open(&path, source))?;
+        let readers = pool(self.connections_max.min(8))
+            .connect_with(options.pragma("query_only", "1"))
+            .await
+            .map_err(|source| cannot_open(&path, source))?;
+        Ok(Database { inner: Inner::Sqlite(super::SqlitePools { writer, readers }) })
+    }
+
+    #[cfg(feature = "postgres")]
+    async fn postgres(&self, url: &str) -> Result<Database> {
+        use std::str::FromStr;
+
+        use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+        use sqlx::{ConnectOptions, Connection};
+
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|source| malformed(&source))?
+            .application_name(&self.application_name);
+        let place = format!("{}:{}", options.get_host(), options.get_port());
+        // A pool retries a refused connection until its time is up and then says only "timed
+        // out". One connection by hand tells why.
+        let first = tokio::time::timeout(self.acquire_timeout, options.connect()).await;
+        match first {
+            Ok(Ok(connection)) => {
+                let _ = connection.close().await;
+            }
+            Ok(Err(source)) => return Err(refused(&place, &options, source)),
+            Err(elapsed) => {
+                let message =
+                    format!("PostgreSQL at {place} did not answer in {:?}", self.acquire_timeout);
+                return Err(Error::with_source(ErrorKind::Unavailable, message, elapsed));
+            }
+        }
+        let pool = PgPoolOptions::new()
+            .max_connections(self.connections_max)
+            .acquire_timeout(self.acquire_timeout)
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        Ok(Database { inner: Inner::Postgres(pool) })
+    }
+}
+
+#[cfg(any(not(feature = "sqlite"), not(feature = "postgres")))]
+fn left_out(engine: &str, feature: &str) -> Error {
+    let message =
+        format!("this build has no {engine}: enable the feature \"{feature}\" of the crate");
+    Error::new(ErrorKind::Config, message)
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn malformed(source: &sqlx::Error) -> Error {
+    // The driver's message may repeat the URL, and with it a password: only our words go out.
+    let _ = source;
+    Error::new(
+        ErrorKind::Config,
+        "the database URL is malformed (expected sqlite://path/to/file.db or \
+         postgres://user:password@host:5432/name; special characters in a password are \
+         percent-encoded)",
+    )
+}
+
+#[cfg(feature = "sqlite")]
+fn cannot_open(
+    path: &std::path::Path,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Error {
+    let source = source.into();
+    let message = format!("the SQLite file {} can't be opened: {source}", path.display());
+    Error::with_source(ErrorKind::Config, message, source)
+}
+
+#[cfg(feature = "postgres")]
+fn refused(place: &str, options: &sqlx::postgres::PgConnectOptions, source: sqlx::Error) -> Error {
+    let code =
+        source.as_database_error().and_then(|error| error.code()).map(|code| code.to_string());
+    let user = options.get_username();
+    let (kind, message) = match code.as_deref() {
+        Some("28P01" | "28000") => (
+            ErrorKind::Unauthorized,
+            format!(
+                "PostgreSQL at {place} refused the user \"{user}\": check user and password in the URL"
+            ),
+        ),
+        Some("3D000") => (
+            ErrorKind::Config,
+            format!(
+                "PostgreSQL at {place} has no database \"{}\": create it (createdb) or correct the URL",
+                options.get_database().unwrap_or(user)
+            ),
+        ),
+        Some(code) => (
+            ErrorKind::Unavailable,
+            format!("PostgreSQL at {place} refused the connection (SQLSTATE {code})"),
+        ),
+        None => match &source {
+            sqlx::Error::Tls(_) => {
+                (ErrorKind::Config, format!("TLS with PostgreSQL at {place} failed: {source}"))
+            }
+            _ => (
+                ErrorKind::Unavailable,
+                format!(
+                    "PostgreSQL at {place} can't be reached: is it running, is the port right?"
+                ),
+            ),
+        },
+    };
+    Error::with_source(kind, message, source)
+}

@@ -1,0 +1,293 @@
+//! Statements, values and rows that mean the same on both SQL engines.
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::json::Json;
+
+/// A statement in each dialect. Only texts from the program's source: values are always bound.
+#[derive(Clone, Copy, Debug)]
+pub struct Sql {
+    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "the other engine's text"))]
+    pub(crate) sqlite: &'static str,
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "the other engine's text"))]
+    pub(crate) postgres: &'static str,
+}
+
+impl Sql {
+    /// One text each.
+    pub const fn new(sqlite: &'static str, postgres: &'static str) -> Self {
+        Self { sqlite, postgres }
+    }
+}
+
+/// The same text for both.
+impl From<&'static str> for Sql {
+    fn from(text: &'static str) -> Self {
+        Self::new(text, text)
+    }
+}
+
+/// A value to bind. `None` is the SQL NULL of that type.
+///
+/// On SQLite a UUID is its hyphenated text and a time is microseconds since 1970 as an integer;
+/// on PostgreSQL they are `uuid` and `timestamptz`. JSON is bound as text: write `$1::json` or
+/// `$1::jsonb` on PostgreSQL.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum SqlValue {
+    /// `boolean`.
+    Bool(Option<bool>),
+    /// `bigint`.
+    Int(Option<i64>),
+    /// `double precision`.
+    Float(Option<f64>),
+    /// `text`.
+    Text(Option<String>),
+    /// `bytea`.
+    Bytes(Option<Vec<u8>>),
+    /// `uuid`.
+    Uuid(Option<Uuid>),
+    /// `timestamptz`.
+    Time(Option<DateTime<Utc>>),
+}
+
+macro_rules! from {
+    ($($type:ty => $variant:ident $(, $convert:expr)?;)*) => {$(
+        impl From<$type> for SqlValue {
+            fn from(value: $type) -> Self {
+                Self::$variant(Some(from!(@ value $(, $convert)?)))
+            }
+        }
+        impl From<Option<$type>> for SqlValue {
+            fn from(value: Option<$type>) -> Self {
+                Self::$variant(value.map(|value| from!(@ value $(, $convert)?)))
+            }
+        }
+    )*};
+    (@ $value:ident) => { $value };
+    (@ $value:ident, $convert:expr) => { $convert($value) };
+}
+
+from! {
+    bool => Bool;
+    i64 => Int;
+    i32 => Int, i64::from;
+    u32 => Int, i64::from;
+    f64 => Float;
+    String => Text;
+    &str => Text, str::to_owned;
+    &String => Text, String::clone;
+    Vec<u8> => Bytes;
+    Uuid => Uuid;
+    DateTime<Utc> => Time;
+    Json => Text, |json: Json| json.as_str().to_owned();
+    &Json => Text, |json: &Json| json.as_str().to_owned();
+}
+
+/// Values to bind, in order: `values![order_id, 3, "eur"]`.
+#[macro_export]
+macro_rules! values {
+    ($($value:expr),* $(,)?) => { &[$($crate::SqlValue::from($value)),*] };
+}
+
+/// A row of a result; columns are read by name.
+#[derive(Debug)]
+pub struct Row(RowInner);
+
+#[derive(Debug)]
+enum RowInner {
+    #[cfg(feature = "sqlite")]
+    Sqlite(sqlx::sqlite::SqliteRow),
+    #[cfg(feature = "postgres")]
+    Postgres(sqlx::postgres::PgRow),
+}
+
+#[cfg(feature = "sqlite")]
+impl From<sqlx::sqlite::SqliteRow> for Row {
+    fn from(row: sqlx::sqlite::SqliteRow) -> Self {
+        Self(RowInner::Sqlite(row))
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl From<sqlx::postgres::PgRow> for Row {
+    fn from(row: sqlx::postgres::PgRow) -> Self {
+        Self(RowInner::Postgres(row))
+    }
+}
+
+/// A reader for the value and one for the nullable value; the driver's types can be converted.
+macro_rules! getters {
+    ($($name:ident, $opt:ident, $type:ty, $what:literal, $sqlite:ty, $from_sqlite:expr, $postgres:ty, $from_postgres:expr;)*) => {$(
+        #[doc = concat!("The column as ", $what, ".")]
+        ///
+        /// # Errors
+        /// `Corrupt` when there is no such column, it is NULL or of another type.
+        #[cfg_attr(not(any(feature = "sqlite", feature = "postgres")), expect(unused_variables))]
+        pub fn $name(&self, column: &str) -> Result<$type> {
+            self.$opt(column)?.ok_or_else(|| corrupt(column, "is NULL"))
+        }
+
+        #[doc = concat!("The column as ", $what, ", or `None` for NULL.")]
+        ///
+        /// # Errors
+        /// `Corrupt` when there is no such column or it is of another type.
+        #[cfg_attr(not(any(feature = "sqlite", feature = "postgres")), expect(unused_variables))]
+        pub fn $opt(&self, column: &str) -> Result<Option<$type>> {
+            match &self.0 {
+                #[cfg(feature = "sqlite")]
+                RowInner::Sqlite(row) => {
+                    use sqlx::Row as _;
+                    let value: Option<$sqlite> = row.try_get(column).map_err(|error| unreadable(column, error))?;
+                    value.map($from_sqlite).transpose()
+                }
+                #[cfg(feature = "postgres")]
+                RowInner::Postgres(row) => {
+                    use sqlx::Row as _;
+                    let value: Option<$postgres> = row.try_get(column).map_err(|error| unreadable(column, error))?;
+                    value.map($from_postgres).transpose()
+                }
+            }
+        }
+    )*};
+}
+
+impl Row {
+    getters! {
+        bool, opt_bool, bool, "a boolean", bool, Ok, bool, Ok;
+        i64, opt_i64, i64, "a 64-bit integer", i64, Ok, i64, Ok;
+        f64, opt_f64, f64, "a float", f64, Ok, f64, Ok;
+        text, opt_text, String, "text", String, Ok, String, Ok;
+        bytes, opt_bytes, Vec<u8>, "bytes", Vec<u8>, Ok, Vec<u8>, Ok;
+        uuid, opt_uuid, Uuid, "a UUID", String, |text: String| text.parse().map_err(|_| corrupt("id", "is no UUID")), Uuid, Ok;
+        time, opt_time, DateTime<Utc>, "a time", i64, |micros| DateTime::from_timestamp_micros(micros).ok_or_else(|| corrupt("time", "is out of range")), DateTime<Utc>, Ok;
+        json, opt_json, Json, "JSON", String, Json::parse, sqlx::types::Json<Json>, |json: sqlx::types::Json<Json>| Ok(json.0);
+    }
+}
+
+fn corrupt(column: &str, what: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("column {column} {what}"))
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn unreadable(column: &str, source: sqlx::Error) -> Error {
+    Error::with_source(ErrorKind::Corrupt, format!("column {column} can't be read"), source)
+}
+
+pub(crate) fn no_row() -> Error {
+    Error::new(ErrorKind::Corrupt, "the database answered no row where one was due")
+}
+
+pub(crate) fn memory_takes_no_sql() -> Error {
+    Error::new(
+        ErrorKind::Config,
+        "the memory database takes no SQL: use Tx::memory() and its tables, or connect to sqlite://",
+    )
+}
+
+#[cfg(feature = "sqlite")]
+pub(crate) fn bind_sqlite(
+    text: &'static str,
+    values: &[SqlValue],
+) -> sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments> {
+    let mut query = sqlx::query(text);
+    for value in values {
+        query = match value {
+            SqlValue::Bool(value) => query.bind(*value),
+            SqlValue::Int(value) => query.bind(*value),
+            SqlValue::Float(value) => query.bind(*value),
+            SqlValue::Text(value) => query.bind(value.clone()),
+            SqlValue::Bytes(value) => query.bind(value.clone()),
+            SqlValue::Uuid(value) => query.bind(value.map(|id| id.to_string())),
+            SqlValue::Time(value) => query.bind(value.map(|time| time.timestamp_micros())),
+        };
+    }
+    query
+}
+
+#[cfg(feature = "postgres")]
+pub(crate) fn bind_postgres(
+    text: &'static str,
+    values: &[SqlValue],
+) -> sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments> {
+    let mut query = sqlx::query(text);
+    for value in values {
+        query = match value {
+            SqlValue::Bool(value) => query.bind(*value),
+            SqlValue::Int(value) => query.bind(*value),
+            SqlValue::Float(value) => query.bind(*value),
+            SqlValue::Text(value) => query.bind(value.clone()),
+            SqlValue::Bytes(value) => query.bind(value.clone()),
+            SqlValue::Uuid(value) => query.bind(*value),
+            SqlValue::Time(value) => query.bind(*value),
+        };
+    }
+    query
+}
+
+/// What a driver error means for a statement inside a transaction: nothing has taken effect.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn db_error(source: sqlx::Error) -> Error {
+    let (kind, message) = classify(&source);
+    Error::with_source(kind, message, source)
+}
+
+/// The same for a statement that commits itself: a connection that breaks leaves it open
+/// whether it took effect.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn autocommit_error(source: sqlx::Error) -> Error {
+    match source {
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => Error::with_source(
+            ErrorKind::Unknown,
+            "the connection broke before the database answered: the change may or may not be there",
+            source,
+        ),
+        other => db_error(other),
+    }
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn classify(source: &sqlx::Error) -> (ErrorKind, String) {
+    match source {
+        sqlx::Error::PoolTimedOut => (
+            ErrorKind::Unavailable,
+            "no database connection came free in time: raise max_connections or lower the load"
+                .to_owned(),
+        ),
+        sqlx::Error::PoolClosed => (ErrorKind::Closed, "the database handle was closed".to_owned()),
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => {
+            (ErrorKind::Unavailable, "the connection to the database broke".to_owned())
+        }
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            let kind = kind_of(&code);
+            let message = match kind {
+                ErrorKind::Conflict => "another transaction changed the same rows first",
+                ErrorKind::Unavailable => "the database is not available at the moment",
+                _ => "the database refused the statement",
+            };
+            (kind, format!("{message} (code {code}): {}", error.message()))
+        }
+        _ => (ErrorKind::Internal, "the database driver failed".to_owned()),
+    }
+}
+
+/// SQLSTATE classes, and SQLite's result codes.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn kind_of(code: &str) -> ErrorKind {
+    match code {
+        // Serialization failure, deadlock, unique violation; SQLite: the same constraints.
+        "40001" | "40P01" | "23505" | "1555" | "2067" => ErrorKind::Conflict,
+        "28P01" | "28000" => ErrorKind::Unauthorized,
+        // Shutting down, starting up, too many connections; SQLite: busy and locked.
+        "57P01" | "57P02" | "57P03" | "53300" | "5" | "6" | "261" | "517" => ErrorKind::Unavailable,
+        "55P03" | "57014" => ErrorKind::Timeout,
+        // A refused value: too long, out of range, invalid text, a check or foreign key.
+        "22001" | "22003" | "22P02" | "22P05" | "23502" | "23503" | "23514" | "275" | "787"
+        | "1299" => ErrorKind::InvalidInput,
+        code if code.starts_with("08") => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    }
+}
