@@ -18,7 +18,7 @@ use crate::decide::{self, Decision};
 use crate::definition::{Definition, Node};
 use crate::error::{Error, ErrorKind};
 use crate::outcome::{Probe, StepError};
-use crate::progress::{Action, EntryKind, LogEntry, Progress};
+use crate::progress::{Action, EntryKind, Progress};
 use crate::status::SagaStatus;
 use crate::step::{Direction, StepContext};
 use crate::store::{Advance, Claimed, SagaStore};
@@ -145,7 +145,6 @@ impl Executor {
         } else if saga.cancel_requested && progress.can_compensate(definition) {
             progress.saga_entry(EntryKind::Cancelling, "cancelled on request")
         } else if saga.cancel_requested && progress.past_pivot(definition) {
-            saga.cancel_requested = false;
             progress
                 .saga_entry(EntryKind::CancelRefused, "the request to cancel came after the pivot")
         } else if saga.overdue && progress.can_compensate(definition) {

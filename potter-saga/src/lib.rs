@@ -12,6 +12,8 @@ mod progress;
 mod status;
 mod step;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use definition::{Definition, Saga};
 pub use error::{Error, ErrorKind, Result};

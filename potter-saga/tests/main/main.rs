@@ -1,0 +1,7 @@
+//! Sagas on memory, SQLite and PostgreSQL.
+
+mod crash;
+mod effects;
+mod engines;
+mod flows;
+mod stores;
