@@ -1,6 +1,7 @@
 //! The ground that every Potter crate stands on.
 
 mod backoff;
+pub mod bus;
 mod clock;
 mod error;
 mod id;

@@ -1,0 +1,4 @@
+//! The buses' promises, each with a test that a wrong bus fails.
+
+mod events;
+mod requests;
