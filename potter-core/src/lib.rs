@@ -7,6 +7,9 @@ mod error;
 mod id;
 mod json;
 mod metadata;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
+mod trace_context;
 
 pub use backoff::{Backoff, jitter};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
@@ -14,3 +17,4 @@ pub use error::{Error, ErrorKind, Result};
 pub use id::{derived_id, new_id};
 pub use json::Json;
 pub use metadata::Metadata;
+pub use trace_context::TraceContext;
