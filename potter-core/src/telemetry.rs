@@ -75,6 +75,7 @@ impl fmt::Debug for Telemetry {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct TelemetryBuilder {
+    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "only spans carry it"))]
     service: String,
     level: String,
 }

@@ -50,7 +50,7 @@ impl fmt::Debug for DeadLetter {
     }
 }
 
-type Callback = Box<dyn Fn(&DeadLetter) + Send + Sync>;
+pub(super) type Callback = Box<dyn Fn(&DeadLetter) + Send + Sync>;
 
 /// The newest dead letters of a bus, and who is told of each.
 pub(super) struct DeadLetters {

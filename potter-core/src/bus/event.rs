@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::dead_letter::{DeadLetter, DeadLetters};
+use super::dead_letter::{Callback, DeadLetter, DeadLetters};
 use super::subscriber::{
     Delivery, EventHandler, FnHandler, HandlerError, Queued, Subscriber, Subscription, Worker,
 };
@@ -302,7 +302,7 @@ pub struct EventBusBuilder {
     queue: usize,
     backoff: Backoff,
     dead_letters: usize,
-    callback: Option<Box<dyn Fn(&DeadLetter) + Send + Sync>>,
+    callback: Option<Callback>,
 }
 
 impl EventBusBuilder {
