@@ -1,5 +1,6 @@
 //! Errors as RFC 9457 `application/problem+json`.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use axum::http::{HeaderValue, StatusCode, header};
@@ -26,7 +27,7 @@ pub struct Problem {
     pub kind: String,
     /// The status in words.
     #[schema(example = "Not Found")]
-    pub title: String,
+    pub title: &'static str,
     /// The HTTP status.
     #[schema(example = 404)]
     pub status: u16,
@@ -34,14 +35,14 @@ pub struct Problem {
     pub detail: String,
     /// Stable and machine-readable, snake_case.
     #[schema(example = "not_found")]
-    pub code: String,
+    pub code: Cow<'static, str>,
     /// The fields that are to blame.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldProblem>,
     /// Sent as `Retry-After`, seconds.
     #[serde(skip)]
     #[schema(ignore)]
-    pub retry_after_seconds: Option<u32>,
+    pub retry_after_seconds: Option<u16>,
 }
 
 /// One field and what is wrong with it.
@@ -55,11 +56,15 @@ pub struct FieldProblem {
 
 impl Problem {
     /// Any status.
-    pub fn new(status: StatusCode, code: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn new(
+        status: StatusCode,
+        code: impl Into<Cow<'static, str>>,
+        detail: impl Into<String>,
+    ) -> Self {
         let code = code.into();
         Self {
             kind: format!("urn:problem:{code}"),
-            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             detail: detail.into(),
             code,
@@ -69,32 +74,32 @@ impl Problem {
     }
 
     /// 400: the request is malformed.
-    pub fn bad_request(code: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn bad_request(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
     }
 
     /// 404: there is no such thing.
-    pub fn not_found(code: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn not_found(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, detail)
     }
 
     /// 409: it does not fit the state that the thing is in.
-    pub fn conflict(code: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn conflict(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
     /// 413: more than the limit.
-    pub fn too_large(code: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn too_large(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, code, detail)
     }
 
     /// 422: well-formed, and refused.
-    pub fn unprocessable(code: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn unprocessable(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
     }
 
     /// 503: something that the service needs is down; asks to come back in a second.
-    pub fn unavailable(code: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn unavailable(code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
         let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
         Self { retry_after_seconds: Some(1), ..problem }
     }

@@ -1,5 +1,7 @@
 //! The kit's promises, looked at from outside: a real process, a real port, bytes on a socket.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -260,6 +262,44 @@ fn a_signal_lets_the_request_under_way_finish_and_exits_with_zero() {
 }
 
 #[test]
+fn a_request_that_never_ends_does_not_keep_the_program_past_ten_seconds() {
+    let mut service = Service::start(&[]);
+    let mut under_way = TcpStream::connect(&service.address).unwrap();
+    under_way.write_all(b"GET /hang HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let begin = Instant::now();
+    service.signal("TERM");
+    let status = service.child.wait().unwrap();
+    assert!(status.success(), "{status}");
+    let took = begin.elapsed();
+    assert!((Duration::from_secs(8)..Duration::from_secs(10)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn a_caller_that_goes_away_is_in_the_log() {
+    let service = Service::start(&[]);
+    let mut caller = TcpStream::connect(&service.address).unwrap();
+    caller.write_all(b"GET /hang HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    drop(caller);
+    assert_eq!(service.line_of("/hang")["status"], 499);
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut service = Service::start(&[]);
+    let mut under_way = TcpStream::connect(&service.address).unwrap();
+    under_way.write_all(b"GET /hang HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let begin = Instant::now();
+    service.signal("TERM");
+    std::thread::sleep(Duration::from_millis(200));
+    service.signal("INT");
+    assert_eq!(service.child.wait().unwrap().code(), Some(1));
+    assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
 fn a_malformed_setting_is_one_line_and_exit_code_one() {
     let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap().port().to_string();
@@ -269,6 +309,7 @@ fn a_malformed_setting_is_one_line_and_exit_code_one() {
         ("LOG_LEVEL", "loud", "LOG_LEVEL=loud "),
         ("PROBE_DOWN", "perhaps", "PROBE_DOWN=perhaps "),
         ("PORT", &taken, "can't listen on HOST=127.0.0.1 PORT="),
+        ("JAEGER_ENDPOINT", "http://127.0.0.1:9", "JAEGER_ENDPOINT"),
         ("HOST", "256.0.0.1", "can't listen on HOST=256.0.0.1 "),
     ] {
         let output = probe(&[(variable, value)]).output().unwrap();

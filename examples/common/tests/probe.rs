@@ -51,9 +51,12 @@ async fn slow() -> &'static str {
     "done"
 }
 
+async fn hang() -> &'static str {
+    std::future::pending().await
+}
+
 async fn panics() -> &'static str {
-    let nothing: Option<&'static str> = None;
-    nothing.unwrap_or_else(|| panic!("the handler's secret"))
+    panic!("the handler's secret")
 }
 
 fn main() -> ExitCode {
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
             .route("/items", get(|Query(page): Query<Page>| async move { page.limit.to_string() }))
             .route("/fail", get(fail))
             .route("/slow", get(slow))
+            .route("/hang", get(hang))
             .route("/panic", get(panics));
         let fine = HealthCheck::new("cache", || async { Ok(()) });
         let database = HealthCheck::new("database", move || async move {

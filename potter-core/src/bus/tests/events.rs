@@ -151,7 +151,7 @@ async fn what_keeps_failing_is_a_dead_letter_and_the_subscriber_goes_on() {
     bus.subscribe_fn("odd", move |event: Arc<Ticked>, _| {
         let fine = counted.clone();
         async move {
-            if event.0 % 2 == 0 {
+            if event.0.is_multiple_of(2) {
                 return Err(format!("{} is even", event.0).into());
             }
             fine.fetch_add(1, Ordering::SeqCst);
