@@ -113,8 +113,13 @@ impl Dispatcher {
     ) -> Reply {
         // First under way, then the look at `closed`: a close that misses the one sees the other.
         let _under_way = self.under_way.token();
+        // What a handler sends on its own bus runs in the handler's slot: waiting for another
+        // would wait forever once every slot holder does the same. It is a part of what a close
+        // waits for, so it is let in after one.
+        let held = HELD.try_with(Clone::clone).unwrap_or_default();
+        let nested = held.contains(&self.number);
         let kind = self.kind.as_str();
-        if self.closed.load(Ordering::SeqCst) {
+        if self.closed.load(Ordering::SeqCst) && !nested {
             let message = format!("{kind} {name} was refused: the {kind} bus is shut down");
             return Err(Error::new(ErrorKind::Closed, message).into());
         }
@@ -122,11 +127,7 @@ impl Dispatcher {
         let envelope = Envelope { kind: self.kind, name, payload: Box::new(message), metadata };
         let next = Next { layers: &self.layers, handler: &*handler };
         let run = contained(self.kind, name, next.run(envelope));
-
-        // What a handler sends on its own bus runs in the handler's slot: waiting for another
-        // would wait forever once every slot holder does the same.
-        let held = HELD.try_with(Clone::clone).unwrap_or_default();
-        if held.contains(&self.number) {
+        if nested {
             run.await
         } else {
             let _slot = self.slot(name, wait).await?;

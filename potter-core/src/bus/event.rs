@@ -17,7 +17,6 @@ use super::subscriber::{
 };
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::new_id;
 use crate::metadata::Metadata;
 
 /// Something that happened.
@@ -89,14 +88,13 @@ impl<E> Topic<E> {
         &self,
         subscribers: &[Subscriber<E>],
         permits: Vec<mpsc::Permit<'_, Queued<E>>>,
-        event: E,
-        metadata: &Metadata,
+        queued: &Queued<E>,
     ) -> usize {
-        let (id, event, count) = (new_id(), Arc::new(event), permits.len());
+        let count = permits.len();
         let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         for (subscriber, permit) in subscribers.iter().zip(permits) {
             subscriber.pending.fetch_add(1, Ordering::SeqCst);
-            permit.send(Queued { id, event: Arc::clone(&event), metadata: metadata.clone() });
+            permit.send(queued.share());
         }
         count
     }
@@ -193,14 +191,14 @@ impl EventBus {
         for subscriber in subscribers.iter() {
             permits.push(subscriber.queue.reserve().await.map_err(|_| closed(E::NAME))?);
         }
-        Ok(topic.send(&subscribers, permits, event, &metadata))
+        Ok(topic.send(&subscribers, permits, &Queued::new(event, metadata)))
     }
 
     /// The same, but `LimitExceeded` at once when a queue is full: then no subscriber gets it.
     ///
     /// # Errors
     /// `LimitExceeded` naming the subscriber; `Closed` after shutdown.
-    pub fn try_publish<E: Event>(&self, event: E, metadata: &Metadata) -> Result<usize> {
+    pub fn try_publish<E: Event>(&self, event: E, metadata: Metadata) -> Result<usize> {
         let Some(topic) = self.topic::<E>()? else { return Ok(0) };
         let subscribers = topic.subscribers();
         let mut permits = Vec::with_capacity(subscribers.len());
@@ -218,7 +216,7 @@ impl EventBus {
                 ),
             })?);
         }
-        Ok(topic.send(&subscribers, permits, event, metadata))
+        Ok(topic.send(&subscribers, permits, &Queued::new(event, metadata)))
     }
 
     /// Takes the dead letters that are kept (the newest 1,000 by default).

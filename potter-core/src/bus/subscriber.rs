@@ -15,6 +15,7 @@ use super::dead_letter::{DeadLetter, DeadLetters};
 use super::error::panic_text;
 use super::event::Event;
 use crate::backoff::{Backoff, jitter};
+use crate::id::new_id;
 use crate::metadata::Metadata;
 
 /// What an event handler fails with: any error, or a text.
@@ -103,6 +104,18 @@ pub(super) struct Queued<E> {
     pub(super) id: Uuid,
     pub(super) event: Arc<E>,
     pub(super) metadata: Metadata,
+}
+
+impl<E> Queued<E> {
+    /// A new delivery.
+    pub(super) fn new(event: E, metadata: Metadata) -> Self {
+        Self { id: new_id(), event: Arc::new(event), metadata }
+    }
+
+    /// The same delivery for another queue.
+    pub(super) fn share(&self) -> Self {
+        Self { id: self.id, event: Arc::clone(&self.event), metadata: self.metadata.clone() }
+    }
 }
 
 /// The bus's end of a subscriber.

@@ -171,18 +171,25 @@ async fn a_handler_that_sends_on_its_own_bus_does_not_wait_for_its_own_slot() {
     }
     let bus = CommandBus::builder().concurrency(1).queue(0).build();
     bus.register(Shelf).unwrap();
-    let inner = bus.clone();
+    let (inner, pause) = (bus.clone(), Duration::from_millis(50));
     bus.register_fn(move |_: Twice, metadata: Metadata| {
         let bus = inner.clone();
         async move {
             let one = bus.send(Take(1), metadata.clone()).await.map_err(|e| e.to_string())?;
+            tokio::time::sleep(pause).await;
             let two = bus.send(Take(2), metadata).await.map_err(|e| e.to_string())?;
             Ok(one + two)
         }
     })
     .unwrap();
-    let sent = bus.send(Twice, Metadata::new());
-    assert_eq!(tokio::time::timeout(Duration::from_secs(5), sent).await.unwrap().unwrap(), 17);
+    let sent = tokio::time::timeout(Duration::from_secs(5), bus.send(Twice, Metadata::new()));
+    // Shut down meanwhile: what the handler still sends is a part of what was sent before.
+    let shutdown = async {
+        tokio::time::sleep(pause / 2).await;
+        bus.shutdown().await;
+    };
+    let (sent, ()) = futures::join!(sent, shutdown);
+    assert_eq!(sent.unwrap().unwrap(), 17);
 }
 
 #[tokio::test]
