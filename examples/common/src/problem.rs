@@ -148,7 +148,8 @@ impl From<Error> for Problem {
                               or send it again with the same Idempotency-Key.";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", detail)
             }
-            _ => Self::internal(&text),
+            // With its causes, for the log.
+            _ => Self::internal(&format_args!("{error:?}")),
         }
     }
 }

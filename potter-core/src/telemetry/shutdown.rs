@@ -37,7 +37,7 @@ impl Shutdown {
         let token = shutdown.token();
         tokio::spawn(async move {
             let name = signals.next().await;
-            tracing::info!(signal = name, grace_ms = grace.as_millis(), "stopping");
+            tracing::info!(signal = name, grace_seconds = grace.as_secs_f64(), "stopping");
             token.cancel();
             tokio::select! {
                 () = tokio::time::sleep(grace) => {
