@@ -1,6 +1,7 @@
 //! The ground that every Potter crate stands on.
 
 mod backoff;
+pub mod bus;
 mod clock;
 mod database;
 mod error;
@@ -11,6 +12,9 @@ mod lease;
 mod metadata;
 mod outbox;
 mod schema;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
+mod trace_context;
 
 pub use backoff::{Backoff, jitter};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
@@ -26,3 +30,4 @@ pub use lease::Lease;
 pub use metadata::Metadata;
 pub use outbox::{MessageBus, Outbox, OutboxMessage, Relay, RelayOptions, Relayed};
 pub use schema::{MIGRATIONS, migrate};
+pub use trace_context::TraceContext;
