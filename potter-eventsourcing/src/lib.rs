@@ -4,6 +4,7 @@ mod aggregate;
 mod domain_event;
 mod error;
 mod event;
+mod repository;
 mod schema;
 mod store;
 mod stream_id;
@@ -12,6 +13,7 @@ pub use aggregate::Aggregate;
 pub use domain_event::DomainEvent;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Appended, NewEvent, RecordedEvent};
+pub use repository::{ExecuteError, Executed, Loaded, Repository};
 pub use schema::MIGRATIONS;
 pub use store::{
     Direction, EventStore, ExpectedVersion, MemoryEventStore, PostgresEventStore, ReadAllOptions,
