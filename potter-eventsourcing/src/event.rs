@@ -1,0 +1,136 @@
+//! Events: to be appended, and as they were recorded.
+
+use chrono::{DateTime, Utc};
+use potter_core::{Json, Metadata};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::domain_event::DomainEvent;
+use crate::error::Result;
+use crate::stream_id::StreamId;
+
+/// An event to append.
+///
+/// Its `event_id` is what makes a repeated append harmless: keep the `NewEvent` (or the id) for
+/// the retry, do not make a new one.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct NewEvent {
+    /// The event's identity, unique in the store.
+    pub event_id: Uuid,
+    /// What happened (`order.placed`): 1 to 255 bytes.
+    pub event_type: String,
+    /// The shape of the payload: 1 or more.
+    pub schema_version: u32,
+    /// The details, kept bit for bit.
+    pub payload: Json,
+    /// Who caused it, for whom. Not compared when an append is repeated.
+    pub metadata: Metadata,
+}
+
+impl NewEvent {
+    /// An event with a new id, schema version 1 and no metadata.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the payload can't be written as JSON.
+    pub fn new<T: Serialize + ?Sized>(event_type: impl Into<String>, payload: &T) -> Result<Self> {
+        Ok(Self::from_json(event_type, Json::of(payload)?))
+    }
+
+    /// The same with a payload that is JSON text already.
+    pub fn from_json(event_type: impl Into<String>, payload: Json) -> Self {
+        Self {
+            event_id: potter_core::new_id(),
+            event_type: event_type.into(),
+            schema_version: 1,
+            payload,
+            metadata: Metadata::new(),
+        }
+    }
+
+    /// The event of a domain, with its type and schema version.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it can't be written as JSON.
+    pub fn of<E: DomainEvent>(event: &E) -> Result<Self> {
+        let mut new = Self::from_json(event.event_type(), event.encode()?);
+        new.schema_version = event.schema_version();
+        Ok(new)
+    }
+
+    /// Sets the id: a derived one (see [`potter_core::derived_id`]) makes the append repeatable
+    /// by a process that has forgotten the first attempt.
+    #[must_use]
+    pub fn with_id(mut self, id: Uuid) -> Self {
+        self.event_id = id;
+        self
+    }
+
+    /// Sets the schema version.
+    #[must_use]
+    pub fn with_schema_version(mut self, version: u32) -> Self {
+        self.schema_version = version;
+        self
+    }
+
+    /// Sets the metadata.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: Metadata) -> Self {
+        self.metadata = metadata;
+        self
+    }
+}
+
+/// An event as the store has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RecordedEvent {
+    /// The event's identity.
+    pub event_id: Uuid,
+    /// The stream that it is in.
+    pub stream_id: StreamId,
+    /// Its place in the stream: 1, 2, 3, … without a gap.
+    pub version: u64,
+    /// Its place among all events: growing, with gaps.
+    pub global_position: u64,
+    /// What happened.
+    pub event_type: String,
+    /// The shape of the payload.
+    pub schema_version: u32,
+    /// The details, bit for bit as they were appended.
+    pub payload: Json,
+    /// Who caused it, for whom.
+    pub metadata: Metadata,
+    /// When, on the database's clock. It says when it was written, not in which order: that is
+    /// what `global_position` is for.
+    pub recorded_at: DateTime<Utc>,
+}
+
+impl RecordedEvent {
+    /// The type of its stream.
+    pub fn stream_type(&self) -> &str {
+        self.stream_id.stream_type()
+    }
+
+    /// Reads it as an event of a domain.
+    ///
+    /// # Errors
+    /// `Corrupt` when the type, the schema version or the payload is not one of `E`.
+    pub fn decode<E: DomainEvent>(&self) -> Result<E> {
+        E::decode(&self.event_type, self.schema_version, &self.payload)
+    }
+}
+
+/// What an append did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Appended {
+    /// The version of the first of the appended events.
+    pub first_version: u64,
+    /// The version of the last: what to expect next, if nobody else appends.
+    pub last_version: u64,
+    /// The global position of the last.
+    pub last_position: u64,
+    /// The same events had been appended before; nothing was written now.
+    pub duplicate: bool,
+}

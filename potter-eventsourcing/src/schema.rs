@@ -1,0 +1,14 @@
+//! The tables of this crate: streams and events.
+
+use potter_core::{Migration, Migrations};
+
+/// The schema of this crate's tables, to apply or to print.
+pub const MIGRATIONS: Migrations = Migrations {
+    owner: "potter-eventsourcing",
+    list: &[Migration {
+        version: 1,
+        name: "events",
+        sqlite: include_str!("../migrations/sqlite/0001_events.sql"),
+        postgres: include_str!("../migrations/postgres/0001_events.sql"),
+    }],
+};

@@ -1,0 +1,237 @@
+//! The event store: streams of events, and the order of all of them.
+
+mod append;
+mod commit_queue;
+mod memory;
+mod options;
+mod pages;
+mod plan;
+mod postgres;
+mod read;
+mod rows;
+mod sqlite;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use potter_core::{Database, Engine, Tx};
+
+pub use append::ExpectedVersion;
+pub use memory::MemoryEventStore;
+pub use options::StoreOptions;
+pub use postgres::PostgresEventStore;
+pub use read::{Direction, ReadAllOptions, ReadOptions};
+pub use sqlite::SqliteEventStore;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Appended, NewEvent, RecordedEvent};
+use crate::stream_id::StreamId;
+
+/// Where events are kept. A store of your own passes `testing::conformance` (feature `testing`).
+///
+/// # What every store promises
+/// 1. The versions of a stream are 1, 2, 3, … without a gap, and an append is there as a whole
+///    or not at all. Of two appends that expect the same version, one gets `Conflict`.
+/// 2. Appending events whose ids are all in that stream already, in the same order and with the
+///    same type, schema version and payload, writes nothing and is answered as the first time
+///    (with `duplicate` set), whatever version is expected. So an append whose outcome is
+///    unknown is simply made again.
+/// 3. [`read_all`](Self::read_all) never skips: once it has answered with position `p`, no event
+///    with a lower position appears later.
+#[async_trait]
+pub trait EventStore: Send + Sync + 'static {
+    /// The database that the events are in.
+    fn database(&self) -> &Database;
+
+    /// Creates or updates the tables. Safe at every start, from many processes.
+    ///
+    /// # Errors
+    /// See [`potter_core::Migrations::apply`].
+    async fn migrate(&self) -> Result<()>;
+
+    /// Appends `events` to `stream` in a transaction of the store's own. When it answers, they
+    /// are durable.
+    ///
+    /// Dropping the future does not undo: the append may still take effect.
+    ///
+    /// # Errors
+    /// `Conflict` when the stream is not as `expected`; `DuplicateEventId` when an id was used
+    /// for another event; `InvalidInput` for no event, a malformed one or the same id twice;
+    /// `LimitExceeded` beyond the limits of [`StoreOptions`]; `Unknown` when the connection
+    /// broke and stayed broken: append the same events again later.
+    async fn append(
+        &self,
+        stream: &StreamId,
+        expected: ExpectedVersion,
+        events: Vec<NewEvent>,
+    ) -> Result<Appended>;
+
+    /// The same inside the caller's transaction: the events are there if and only if it commits.
+    ///
+    /// After `Conflict`, `DuplicateEventId`, `InvalidInput` and `LimitExceeded` from a comparison
+    /// the transaction is still usable. The stream stays locked until the transaction ends, and
+    /// readers of all events wait at the first position of an open one: keep it short. To append
+    /// to several streams, take them in one order everywhere, or the database ends a deadlock by
+    /// failing one of the transactions with `Conflict`.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append); `Config` when `tx` is of another engine.
+    async fn append_in(
+        &self,
+        tx: &mut Tx,
+        stream: &StreamId,
+        expected: ExpectedVersion,
+        events: Vec<NewEvent>,
+    ) -> Result<Appended>;
+
+    /// The events of one stream, read page by page as the stream is polled. A stream that does
+    /// not exist is empty.
+    fn read_stream(
+        &self,
+        stream: &StreamId,
+        options: ReadOptions,
+    ) -> BoxStream<'_, Result<RecordedEvent>>;
+
+    /// The same inside the caller's transaction, own appends included, at most one page: without
+    /// a limit of its own, [`ReadOptions::PAGE`] events. Go on from the last one's version.
+    ///
+    /// # Errors
+    /// `Corrupt` when a row can't be read back; `Unavailable` when the connection broke.
+    async fn read_stream_in(
+        &self,
+        tx: &mut Tx,
+        stream: &StreamId,
+        options: ReadOptions,
+    ) -> Result<Vec<RecordedEvent>>;
+
+    /// All events with a position above `after`, in the order of positions, that are final now.
+    /// It ends there: to go on, call it again with the position of the last event that came.
+    ///
+    /// `after` is 0, the position of an event that this method gave, or a
+    /// [`safe_position`](Self::safe_position).
+    fn read_all(
+        &self,
+        after: u64,
+        options: ReadAllOptions,
+    ) -> BoxStream<'_, Result<RecordedEvent>>;
+
+    /// The version of the last event of a stream; 0 when there is none.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database is.
+    async fn stream_version(&self, stream: &StreamId) -> Result<u64>;
+
+    /// The highest position of any committed event; 0 when there is none. There may be lower
+    /// ones to come: see [`safe_position`](Self::safe_position).
+    ///
+    /// # Errors
+    /// `Unavailable` when the database is.
+    async fn head_position(&self) -> Result<u64>;
+
+    /// A position up to which everything is final: no event at or below it is still to come.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database is; `Unsupported` on a standby server.
+    async fn safe_position(&self) -> Result<u64>;
+}
+
+/// The store for `database`, whatever its engine, with the default options.
+///
+/// # Errors
+/// `Config` when there is no store for the engine.
+pub fn event_store(database: &Database) -> Result<Arc<dyn EventStore>> {
+    event_store_with(database, &StoreOptions::default())
+}
+
+/// The same with options.
+///
+/// # Errors
+/// As [`event_store`].
+pub fn event_store_with(
+    database: &Database,
+    options: &StoreOptions,
+) -> Result<Arc<dyn EventStore>> {
+    let (database, options) = (database.clone(), options.clone());
+    match database.engine() {
+        Engine::Memory => Ok(Arc::new(MemoryEventStore::with_options(database, options)?)),
+        Engine::Sqlite => Ok(Arc::new(SqliteEventStore::with_options(database, options)?)),
+        Engine::Postgres => Ok(Arc::new(PostgresEventStore::with_options(database, options)?)),
+        other => Err(Error::new(ErrorKind::Config, format!("no event store on {other}"))),
+    }
+}
+
+fn engine_is(wanted: Engine, found: Engine) -> Result<()> {
+    if wanted == found {
+        return Ok(());
+    }
+    let message = format!("this event store is for {wanted}; the database or transaction is {found}");
+    Err(Error::new(ErrorKind::Config, message))
+}
+
+#[async_trait]
+impl<S: EventStore + ?Sized> EventStore for Arc<S> {
+    fn database(&self) -> &Database {
+        (**self).database()
+    }
+
+    async fn migrate(&self) -> Result<()> {
+        (**self).migrate().await
+    }
+
+    async fn append(
+        &self,
+        stream: &StreamId,
+        expected: ExpectedVersion,
+        events: Vec<NewEvent>,
+    ) -> Result<Appended> {
+        (**self).append(stream, expected, events).await
+    }
+
+    async fn append_in(
+        &self,
+        tx: &mut Tx,
+        stream: &StreamId,
+        expected: ExpectedVersion,
+        events: Vec<NewEvent>,
+    ) -> Result<Appended> {
+        (**self).append_in(tx, stream, expected, events).await
+    }
+
+    fn read_stream(
+        &self,
+        stream: &StreamId,
+        options: ReadOptions,
+    ) -> BoxStream<'_, Result<RecordedEvent>> {
+        (**self).read_stream(stream, options)
+    }
+
+    async fn read_stream_in(
+        &self,
+        tx: &mut Tx,
+        stream: &StreamId,
+        options: ReadOptions,
+    ) -> Result<Vec<RecordedEvent>> {
+        (**self).read_stream_in(tx, stream, options).await
+    }
+
+    fn read_all(
+        &self,
+        after: u64,
+        options: ReadAllOptions,
+    ) -> BoxStream<'_, Result<RecordedEvent>> {
+        (**self).read_all(after, options)
+    }
+
+    async fn stream_version(&self, stream: &StreamId) -> Result<u64> {
+        (**self).stream_version(stream).await
+    }
+
+    async fn head_position(&self) -> Result<u64> {
+        (**self).head_position().await
+    }
+
+    async fn safe_position(&self) -> Result<u64> {
+        (**self).safe_position().await
+    }
+}

@@ -1,0 +1,73 @@
+//! From pages to a stream of events.
+
+use std::future::Future;
+
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+
+use super::read::{Direction, ReadOptions};
+use crate::error::Result;
+use crate::event::RecordedEvent;
+
+/// A stream of the pages that `next` gives until there is no cursor any more.
+pub(crate) fn pages<'a, C, F, Fut>(first: C, next: F) -> BoxStream<'a, Result<RecordedEvent>>
+where
+    C: Send + 'a,
+    F: Fn(C) -> Fut + Send + Sync + 'a,
+    Fut: Future<Output = Result<(Vec<RecordedEvent>, Option<C>)>> + Send + 'a,
+{
+    let next = std::sync::Arc::new(next);
+    stream::try_unfold(Some(first), move |cursor| {
+        let next = std::sync::Arc::clone(&next);
+        async move {
+            let Some(cursor) = cursor else {
+                return Ok(None);
+            };
+            next(cursor).await.map(Some)
+        }
+    })
+    .map_ok(|events| stream::iter(events.into_iter().map(Ok)))
+    .try_flatten()
+    .boxed()
+}
+
+/// Where to go on in a stream after a page that was asked for with `options`.
+pub(crate) fn next_in_stream(options: ReadOptions, page: &[RecordedEvent]) -> Option<ReadOptions> {
+    let got = page.len() as u64;
+    let last = page.last()?.version;
+    if got < options.page() {
+        return None;
+    }
+    let from = match options.direction {
+        Direction::Forwards => last.checked_add(1)?,
+        Direction::Backwards => last.checked_sub(1).filter(|version| *version > 0)?,
+    };
+    let limit = match options.limit {
+        Some(limit) if limit <= got => return None,
+        limit => limit.map(|limit| limit - got),
+    };
+    Some(ReadOptions { from_version: Some(from), limit, ..options })
+}
+
+/// A cursor through all events: above `after`, up to and with `until`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AllCursor {
+    pub(crate) after: u64,
+    pub(crate) until: u64,
+    pub(crate) limit: Option<u64>,
+}
+
+impl AllCursor {
+    pub(crate) fn page(&self) -> u64 {
+        self.limit.unwrap_or(u64::MAX).min(ReadOptions::PAGE)
+    }
+
+    pub(crate) fn next(self, page: &[RecordedEvent]) -> Option<Self> {
+        let got = page.len() as u64;
+        let after = page.last()?.global_position;
+        let limit = match self.limit {
+            Some(limit) if limit <= got => return None,
+            limit => limit.map(|limit| limit - got),
+        };
+        (got >= self.page() && after < self.until).then_some(Self { after, limit, ..self })
+    }
+}

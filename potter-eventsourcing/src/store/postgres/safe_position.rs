@@ -1,0 +1,154 @@
+//! Up to which position all events are final.
+//!
+//! Positions come from a sequence, in another order than transactions commit: position 11 can be
+//! visible while 10 is still being written. A reader that goes on from 11 would never see 10.
+//!
+//! # Invariant
+//! No event with a position at or below the safe position is committed after it was answered.
+//!
+//! Every append takes a shared advisory lock before its first position and holds it to the end
+//! of its transaction; the end makes its rows visible first and gives the lock back second. So:
+//!
+//! 1. read the fence, the last position that the sequence gave;
+//! 2. in a **later** statement, read who holds the lock;
+//! 3. whoever got a position at or below the fence held the lock by 1, so either is seen by 2 or
+//!    has ended, and then its rows are visible to statements after 2. When all that 2 saw have
+//!    ended, the fence is safe. Those that come later only get higher positions.
+//!
+//! It is the grace period of read-copy-update (McKenney). What would break it: fence and holders
+//! (or rows) in one statement, whose parts see different moments; a sequence with a cache; a
+//! reader in an old snapshot (REPEATABLE READ); a prepared transaction, which holds its lock
+//! under a new name (it is waited for as long as there is one); a fence on a sequence that was
+//! never called, whose last value is not given yet. No time-out decides anything: a transaction
+//! that stays open holds readers up at its first position, one that rolls back costs nothing,
+//! and those that do not append, or are in another database, do not matter.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use potter_core::{Database, Row};
+use tokio::sync::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::rows::unsigned;
+
+const FENCE: &str = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS fence,
+            pg_is_in_recovery() AS standby
+     FROM potter_events_global_position_seq";
+
+// The numbers of the lock are those in potter_append; objsubid 2 is the form with two numbers.
+const HOLDERS: &str = "SELECT virtualtransaction AS holder, pid IS NULL AS prepared
+     FROM pg_locks
+     WHERE locktype = 'advisory' AND granted AND objsubid = 2
+       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND classid = 1886352500 AND objid = 'potter_events'::regclass::oid";
+
+const CACHE: &str = "SELECT seqcache FROM pg_sequence
+     WHERE seqrelid = 'potter_events_global_position_seq'::regclass";
+
+/// The safe position of one store, shared by all its readers.
+pub(super) struct SafePosition {
+    database: Database,
+    /// How many refreshes were begun.
+    begun: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    safe: u64,
+    /// A fence, and who must end before it is safe.
+    grace: Option<(u64, HashSet<String>)>,
+    /// The number of the last refresh that came to its end.
+    completed: u64,
+}
+
+/// Who holds the lock now.
+#[derive(Debug, Default)]
+struct Holders {
+    names: HashSet<String>,
+    prepared: bool,
+}
+
+impl State {
+    /// Takes note of a fence and of the holders that a later statement saw.
+    fn observe(&mut self, fence: u64, holders: Holders) {
+        if let Some((waiting_for, old)) = &self.grace
+            && !holders.prepared
+            && old.is_disjoint(&holders.names)
+        {
+            self.safe = self.safe.max(*waiting_for);
+            self.grace = None;
+        }
+        if holders.names.is_empty() {
+            self.safe = self.safe.max(fence);
+            self.grace = None;
+        } else if self.grace.is_none() && fence > self.safe {
+            self.grace = Some((fence, holders.names));
+        }
+    }
+}
+
+impl SafePosition {
+    pub(super) fn new(database: Database) -> Self {
+        Self { database, begun: AtomicU64::new(0), state: Mutex::default() }
+    }
+
+    /// The safe position, looked up now. Callers at the same time share one look.
+    pub(super) async fn refresh(&self) -> Result<u64> {
+        let asked = self.begun.load(Ordering::SeqCst);
+        let mut state = self.state.lock().await;
+        if state.completed > asked {
+            return Ok(state.safe);
+        }
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let fence = self.fence().await?;
+        if fence > state.safe {
+            let holders = self.holders().await?;
+            state.observe(fence, holders);
+        }
+        state.completed = number;
+        Ok(state.safe)
+    }
+
+    /// Refuses a sequence whose connections set positions aside.
+    pub(super) async fn check_sequence(&self) -> Result<()> {
+        let rows = self.database.read(CACHE, &[]).await?;
+        if first(&rows)?.i64("seqcache")? == 1 {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Corrupt,
+            "the sequence of potter_events has a cache, so events could be skipped: \
+             ALTER SEQUENCE potter_events_global_position_seq CACHE 1",
+        ))
+    }
+
+    async fn fence(&self) -> Result<u64> {
+        let rows = self.database.read(FENCE, &[]).await?;
+        let row = first(&rows)?;
+        if row.bool("standby")? {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "all events can't be read on a standby: it does not know which transactions are \
+                 open; read on the primary",
+            ));
+        }
+        unsigned(row, "fence")
+    }
+
+    async fn holders(&self) -> Result<Holders> {
+        let mut holders = Holders::default();
+        for row in self.database.read(HOLDERS, &[]).await? {
+            holders.prepared |= row.bool("prepared")?;
+            holders.names.insert(row.text("holder")?);
+        }
+        Ok(holders)
+    }
+}
+
+fn first(rows: &[Row]) -> Result<&Row> {
+    rows.first().ok_or_else(|| {
+        Error::new(ErrorKind::Corrupt, "the sequence of potter_events is not there")
+    })
+}
