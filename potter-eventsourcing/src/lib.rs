@@ -32,7 +32,8 @@ pub mod __private {
 
     /// The error for an event that the code does not know.
     pub fn unknown_event(of: &str, event_type: &str, schema_version: u32) -> crate::Error {
-        let message = format!("{of} has no event \"{event_type}\" of schema version {schema_version}");
+        let message =
+            format!("{of} has no event \"{event_type}\" of schema version {schema_version}");
         crate::Error::new(crate::ErrorKind::Corrupt, message)
     }
 }

@@ -133,6 +133,39 @@ impl Default for SagaFilter {
 
 impl SagaFilter {
     pub(crate) const LIMIT_MAX: u32 = 500;
+
+    /// All sagas, 50 at a time.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only in this status.
+    #[must_use]
+    pub fn status(mut self, status: SagaStatus) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// Only of this name.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Only with this correlation id.
+    #[must_use]
+    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.correlation_id = Some(id.into());
+        self
+    }
+
+    /// So many at most (500 at most), after leaving out `offset`.
+    #[must_use]
+    pub fn page(mut self, limit: u32, offset: u32) -> Self {
+        (self.limit, self.offset) = (limit, offset);
+        self
+    }
 }
 
 /// A backend for sagas. Implement it to keep sagas elsewhere, and run

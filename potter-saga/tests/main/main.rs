@@ -4,4 +4,6 @@ mod crash;
 mod effects;
 mod engines;
 mod flows;
+mod operations;
+mod script;
 mod stores;

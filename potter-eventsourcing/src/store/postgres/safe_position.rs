@@ -148,7 +148,6 @@ impl SafePosition {
 }
 
 fn first(rows: &[Row]) -> Result<&Row> {
-    rows.first().ok_or_else(|| {
-        Error::new(ErrorKind::Corrupt, "the sequence of potter_events is not there")
-    })
+    rows.first()
+        .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the sequence of potter_events is not there"))
 }
