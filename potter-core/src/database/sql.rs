@@ -149,6 +149,8 @@ macro_rules! getters {
                     let value: Option<$postgres> = row.try_get(column).map_err(|error| unreadable(column, error))?;
                     value.map($from_postgres).transpose()
                 }
+                #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+                _ => Ok(None),
             }
         }
     )*};

@@ -315,6 +315,10 @@ impl SagaStore for SqlSagaStore {
         }
     }
 
+    async fn due(&self, request: &ClaimRequest) -> Result<u32> {
+        self.count_due(request).await
+    }
+
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>> {
         self.claim_due(request).await
     }
