@@ -75,12 +75,14 @@ impl PostgresEventStore {
                 limit: Some(asked - got),
             };
             let beyond = rows::all_page(&self.database, run).await?;
-            let gapless = beyond
-                .into_iter()
-                .zip(cursor.until + 1..)
-                .take_while(|(event, position)| event.global_position == *position)
-                .map(|(event, _)| event);
-            page.extend(gapless);
+            let mut last = cursor.until;
+            for event in beyond {
+                if event.global_position - 1 != last {
+                    break;
+                }
+                last = event.global_position;
+                page.push(event);
+            }
         }
         Ok((page, next))
     }
