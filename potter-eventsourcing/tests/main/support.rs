@@ -9,7 +9,6 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 /// An SQLite file that goes away with it.
 pub(crate) struct SqliteFile {
     _folder: tempfile::TempDir,
-    pub(crate) database: Database,
     pub(crate) store: Arc<dyn EventStore>,
 }
 
@@ -19,7 +18,7 @@ pub(crate) async fn sqlite() -> SqliteFile {
     let database = Database::connect(&url).await.unwrap();
     let store = event_store(&database).unwrap();
     store.migrate().await.unwrap();
-    SqliteFile { _folder: folder, database, store }
+    SqliteFile { _folder: folder, store }
 }
 
 /// A PostgreSQL database of its own, dropped with it.
