@@ -110,11 +110,8 @@ pub trait EventStore: Send + Sync + 'static {
     ///
     /// `after` is 0, the position of an event that this method gave, or a
     /// [`safe_position`](Self::safe_position).
-    fn read_all(
-        &self,
-        after: u64,
-        options: ReadAllOptions,
-    ) -> BoxStream<'_, Result<RecordedEvent>>;
+    fn read_all(&self, after: u64, options: ReadAllOptions)
+    -> BoxStream<'_, Result<RecordedEvent>>;
 
     /// The version of the last event of a stream; 0 when there is none.
     ///
@@ -165,7 +162,8 @@ fn engine_is(wanted: Engine, found: Engine) -> Result<()> {
     if wanted == found {
         return Ok(());
     }
-    let message = format!("this event store is for {wanted}; the database or transaction is {found}");
+    let message =
+        format!("this event store is for {wanted}; the database or transaction is {found}");
     Err(Error::new(ErrorKind::Config, message))
 }
 

@@ -69,11 +69,7 @@ impl PostgresEventStore {
         let next = cursor.next(&page);
         let (asked, got) = (cursor.page(), page.len() as u64);
         if next.is_none() && got < asked {
-            let run = AllCursor {
-                after: cursor.until,
-                until: u64::MAX,
-                limit: Some(asked - got),
-            };
+            let run = AllCursor { after: cursor.until, until: u64::MAX, limit: Some(asked - got) };
             let beyond = rows::all_page(&self.database, run).await?;
             let mut last = cursor.until;
             for event in beyond {

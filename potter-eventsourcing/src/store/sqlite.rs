@@ -73,7 +73,8 @@ impl Commit for Writer {
     }
 }
 
-const HEADS: &str = "SELECT NULL AS stream_id, seq AS version FROM sqlite_sequence WHERE name = 'potter_events'
+const HEADS: &str =
+    "SELECT NULL AS stream_id, seq AS version FROM sqlite_sequence WHERE name = 'potter_events'
      UNION ALL
      SELECT s.stream_id, s.version FROM json_each($1) AS wanted
      CROSS JOIN potter_streams AS s ON s.stream_id = wanted.value";
