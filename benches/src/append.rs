@@ -8,7 +8,7 @@ use sqlx::Connection;
 
 use crate::floor::{EVENT_TYPE, PAYLOAD, event_id, postgres, sqlite, together};
 use crate::target::{Engine, Target};
-use crate::{Prepared, Row};
+use crate::{Prepared, Row, Work};
 
 const BATCH: u32 = 100;
 
@@ -43,7 +43,7 @@ fn potter(target: Target, operations: u32, writers: u32, batch: u32) -> Prepared
             .map(|writer| {
                 let (store, payload) = (Arc::clone(&store), payload.clone());
                 async move {
-                    let stream = StreamId::new("account", &format!("{writer}")).unwrap();
+                    let stream = StreamId::new("account", writer.to_string()).unwrap();
                     let mut version = 0;
                     for _ in 0..operations / writers {
                         let events = (0..batch)
@@ -58,7 +58,7 @@ fn potter(target: Target, operations: u32, writers: u32, batch: u32) -> Prepared
                 }
             })
             .collect();
-        Box::pin(together(tasks)) as crate::Work
+        Work::new(together(tasks))
     })
 }
 
@@ -78,7 +78,7 @@ fn floor(target: Target, operations: u32, writers: u32, batch: u32) -> Prepared 
                         }
                     })
                     .collect();
-                Box::pin(together(tasks)) as crate::Work
+                Work::new(together(tasks))
             }
             Engine::Postgres => {
                 let connections = postgres(&target, writers).await;
@@ -90,7 +90,7 @@ fn floor(target: Target, operations: u32, writers: u32, batch: u32) -> Prepared 
                         }
                     })
                     .collect();
-                Box::pin(together(tasks)) as crate::Work
+                Work::new(together(tasks))
             }
         }
     })
@@ -135,15 +135,17 @@ async fn on_postgres(connection: &mut sqlx::PgConnection, writer: u32, before: u
              ON CONFLICT (stream_id) DO UPDATE SET version = excluded.version)
          INSERT INTO potter_events
              (stream_id, version, event_id, event_type, schema_version, payload, metadata, segment)
-         SELECT $1, $2::bigint + n.ordinal, n.id, $5, 1, $6::json, '{}', 7
-         FROM unnest($4::uuid[]) WITH ORDINALITY AS n (id, ordinal)",
+         SELECT $1, $2::bigint + n.ordinal, n.id, n.type, 1, n.payload::json, n.metadata::json, 7
+         FROM unnest($4::uuid[], $5::text[], $6::text[], $7::text[])
+             WITH ORDINALITY AS n (id, type, payload, metadata, ordinal)",
     )
     .bind(format!("account-{writer}"))
     .bind(i64::from(before))
     .bind(i64::from(batch))
     .bind(ids)
-    .bind(EVENT_TYPE)
-    .bind(PAYLOAD)
+    .bind(vec![EVENT_TYPE; batch as usize])
+    .bind(vec![PAYLOAD; batch as usize])
+    .bind(vec!["{}"; batch as usize])
     .execute(connection)
     .await
     .unwrap();

@@ -26,7 +26,13 @@ use std::time::{Duration, Instant};
 use target::{Engine, Target};
 
 /// One side of a row: prepares outside the clock, then does so many operations.
-type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) struct Work(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Work {
+    pub(crate) fn new(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(Box::pin(work))
+    }
+}
 
 /// A row of the table.
 pub(crate) struct Row {
@@ -104,7 +110,7 @@ async fn counted(
     let target = Target::fresh(engine, true).await;
     let work = make(target.clone(), operations).await;
     let before = count::Counter::start(&target).await;
-    work.await;
+    work.0.await;
     let counts = before.end(&target, operations).await;
     target.remove().await;
     counts
@@ -114,7 +120,7 @@ async fn timed(engine: Engine, make: fn(Target, u32) -> Prepared, operations: u3
     let target = Target::fresh(engine, false).await;
     let work = make(target.clone(), operations).await;
     let began = Instant::now();
-    work.await;
+    work.0.await;
     let took = began.elapsed();
     target.remove().await;
     took

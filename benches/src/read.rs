@@ -11,7 +11,7 @@ use sqlx::Row as _;
 
 use crate::floor::{EVENT_TYPE, PAYLOAD, postgres, sqlite};
 use crate::target::{Engine, Target};
-use crate::{Prepared, Row};
+use crate::{Prepared, Row, Work};
 
 const EVENTS: u32 = 1000;
 
@@ -67,7 +67,7 @@ async fn fill(target: &Target, streams: u32) {
     let store = event_store(&target.database).unwrap();
     let payload = Json::parse(PAYLOAD.to_owned()).unwrap();
     for number in 0..streams {
-        let stream = StreamId::new("account", &number.to_string()).unwrap();
+        let stream = StreamId::new("account", number.to_string()).unwrap();
         let events =
             (0..EVENTS).map(|_| NewEvent::from_json(EVENT_TYPE, payload.clone())).collect();
         store.append(&stream, ExpectedVersion::NoStream, events).await.unwrap();
@@ -78,14 +78,14 @@ fn read_all_potter(target: Target, operations: u32) -> Prepared {
     Box::pin(async move {
         fill(&target, operations.div_ceil(EVENTS)).await;
         let store = event_store(&target.database).unwrap();
-        Box::pin(async move {
+        Work::new(async move {
             let mut count = 0;
             let mut events = store.read_all(0, ReadAllOptions::default());
             while let Some(event) = events.try_next().await.unwrap() {
                 count += u32::from(!event.payload.as_str().is_empty());
             }
             assert!(count >= operations);
-        }) as crate::Work
+        })
     })
 }
 
@@ -102,7 +102,7 @@ fn read_all_floor(target: Target, operations: u32) -> Prepared {
         match target.engine() {
             Engine::Sqlite => {
                 let connection = sqlite(&target).await;
-                Box::pin(async move {
+                Work::new(async move {
                     let (mut last, mut count) = (0i64, 0);
                     loop {
                         let rows = sqlx::query(page!())
@@ -127,11 +127,11 @@ fn read_all_floor(target: Target, operations: u32) -> Prepared {
                         }
                     }
                     assert!(count >= operations);
-                }) as crate::Work
+                })
             }
             Engine::Postgres => {
                 let mut connection = postgres(&target, 1).await.remove(0);
-                Box::pin(async move {
+                Work::new(async move {
                     let (mut last, mut count) = (0i64, 0);
                     loop {
                         let rows = sqlx::query(page!())
@@ -167,7 +167,7 @@ fn read_all_floor(target: Target, operations: u32) -> Prepared {
                         }
                     }
                     assert!(count >= operations);
-                }) as crate::Work
+                })
             }
         }
     })
@@ -177,24 +177,25 @@ fn load_potter(target: Target, operations: u32) -> Prepared {
     Box::pin(async move {
         fill(&target, 1).await;
         let repository = Repository::<Account>::new(event_store(&target.database).unwrap());
-        Box::pin(async move {
+        Work::new(async move {
             for _ in 0..operations {
                 let loaded = repository.load("0").await.unwrap();
                 assert_eq!(loaded.state.balance, 1250 * i64::from(EVENTS));
             }
-        }) as crate::Work
+        })
     })
 }
 
 fn load_floor(target: Target, operations: u32) -> Prepared {
     const STREAM: &str =
-        "SELECT payload FROM potter_events WHERE stream_id = 'account-0' ORDER BY version";
+        "SELECT payload, global_position, stream_id, version, event_id, event_type,
+         schema_version, metadata, recorded_at FROM potter_events WHERE stream_id = 'account-0' ORDER BY version";
     Box::pin(async move {
         fill(&target, 1).await;
         match target.engine() {
             Engine::Sqlite => {
                 let connection = sqlite(&target).await;
-                Box::pin(async move {
+                Work::new(async move {
                     for _ in 0..operations {
                         let rows = sqlx::query(STREAM)
                             .fetch_all(&mut *connection.lock().await)
@@ -206,11 +207,11 @@ fn load_floor(target: Target, operations: u32) -> Prepared {
                             .sum();
                         assert_eq!(sum, 1250 * i64::from(EVENTS));
                     }
-                }) as crate::Work
+                })
             }
             Engine::Postgres => {
                 let mut connection = postgres(&target, 1).await.remove(0);
-                Box::pin(async move {
+                Work::new(async move {
                     for _ in 0..operations {
                         let rows = sqlx::query(STREAM).fetch_all(&mut connection).await.unwrap();
                         let all =
@@ -220,7 +221,7 @@ fn load_floor(target: Target, operations: u32) -> Prepared {
                             1250 * i64::from(EVENTS)
                         );
                     }
-                }) as crate::Work
+                })
             }
         }
     })

@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use crate::floor::{postgres, sqlite, together};
 use crate::target::{Engine, Target};
-use crate::{Prepared, Row};
+use crate::{Prepared, Row, Work};
 
 pub(crate) fn rows() -> Vec<Row> {
     vec![
@@ -97,7 +97,7 @@ fn potter(target: Target, operations: u32, in_flight: u32) -> Prepared {
             .unwrap()
             .build();
         let running = orchestrator.spawn().await.unwrap();
-        Box::pin(async move {
+        Work::new(async move {
             let room = Arc::new(Semaphore::new(in_flight as usize));
             let tasks: Vec<_> = (0..operations)
                 .map(|number| {
@@ -113,7 +113,7 @@ fn potter(target: Target, operations: u32, in_flight: u32) -> Prepared {
                 .collect();
             together(tasks).await;
             running.shutdown().await.unwrap();
-        }) as crate::Work
+        })
     })
 }
 
@@ -132,7 +132,7 @@ fn floor(target: Target, operations: u32, in_flight: u32) -> Prepared {
                         }
                     })
                     .collect();
-                Box::pin(together(tasks)) as crate::Work
+                Work::new(together(tasks))
             }
             Engine::Postgres => {
                 // As many connections as Potter's pool has.
@@ -148,7 +148,7 @@ fn floor(target: Target, operations: u32, in_flight: u32) -> Prepared {
                         }
                     })
                     .collect();
-                Box::pin(together(tasks)) as crate::Work
+                Work::new(together(tasks))
             }
         }
     })

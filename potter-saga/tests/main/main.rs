@@ -1,5 +1,7 @@
 //! Sagas on memory, SQLite and PostgreSQL.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 mod crash;
 mod effects;
 mod engines;
