@@ -8,7 +8,7 @@
 //! Arguments: words that the rows to run must contain (`append`, `saga`, `sqlite`, …), and
 //! `--rounds N` (5).
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints a table")]
+#![expect(clippy::print_stdout, reason = "a program that prints a table")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark ends at the first error")]
 
 mod append;

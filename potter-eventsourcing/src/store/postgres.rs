@@ -1,10 +1,11 @@
 //! Events in PostgreSQL.
 //!
-//! Appending is one call of the function `potter_append` (see the migration): one round trip,
-//! its own transaction. Reading all events follows a safe position (`safe_position`).
+//! Appending is one call of the function `potter_append` (see the migration), or one plain
+//! statement for one event (`single`): one round trip, its own transaction. Reading all events follows a safe position (`safe_position`).
 
 mod call;
 mod safe_position;
+mod single;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -97,6 +98,17 @@ struct Writer {
 #[async_trait]
 impl Commit for Writer {
     async fn commit(&self, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
+        if let Some((statement, values)) = single::statement(appends) {
+            match self.database.write(statement, &values).await {
+                Ok(rows) => {
+                    if let Some(appended) = single::appended(&rows)? {
+                        return Ok(vec![Ok(appended)]);
+                    }
+                }
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         let rows = self.database.write(call::APPEND, &call::values(appends)).await?;
         call::answers(appends, &rows)
     }
