@@ -8,6 +8,8 @@ mod repository;
 mod schema;
 mod store;
 mod stream_id;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use aggregate::Aggregate;
 pub use domain_event::DomainEvent;

@@ -71,12 +71,14 @@ impl PostgresEventStore {
         if next.is_none() && got < asked {
             let run = AllCursor { after: cursor.until, until: u64::MAX, limit: Some(asked - got) };
             let beyond = rows::all_page(&self.database, run).await?;
-            let gapless = beyond
-                .into_iter()
-                .zip(cursor.until + 1..)
-                .take_while(|(event, position)| event.global_position == *position)
-                .map(|(event, _)| event);
-            page.extend(gapless);
+            let mut last = cursor.until;
+            for event in beyond {
+                if event.global_position - 1 != last {
+                    break;
+                }
+                last = event.global_position;
+                page.push(event);
+            }
         }
         Ok((page, next))
     }
