@@ -62,6 +62,20 @@ impl Clock for ManualClock {
     }
 }
 
+/// The longest wait that counts: some thousand years, so that no date overflows.
+const FOREVER: i64 = i64::MAX / 128;
+
+/// A duration in microseconds, as it goes into SQL.
+pub(crate) fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(FOREVER).min(FOREVER)
+}
+
+/// `duration` after `now`.
+pub(crate) fn after(now: DateTime<Utc>, duration: Duration) -> DateTime<Utc> {
+    let wait = chrono::TimeDelta::microseconds(micros(duration));
+    now.checked_add_signed(wait).unwrap_or(DateTime::<Utc>::MAX_UTC)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,8 @@
 //! - a crash before the commit leaves no row: the next attempt starts afresh;
 //! - work that spans several transactions commits the row first ([`IdempotencyStore::begin`],
 //!   commit): others are told `InFlight` until it completes or its time runs out. Whoever takes
-//!   over then gets a higher token, and `complete` of the first one is `Fenced`.
+//!   over then gets another token, and `complete` of the first one is `Fenced`. Tokens are
+//!   random: one that counted would start again after a purge, and fit an attempt from before.
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::clock::{after, micros};
 use crate::database::{MemoryTable, Sql, Tx};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::Json;
@@ -68,17 +70,17 @@ impl MemoryTable for Keys {
 
 // An expired row is free again, whether it was answered or not.
 const BEGIN: Sql = Sql::new(
-    "INSERT INTO potter_idempotency (scope, key, request_hash, expires_at)
-     VALUES ($1, $2, $3, CAST(unixepoch('subsec') * 1000000 AS INTEGER) + $4)
+    "INSERT INTO potter_idempotency (scope, key, request_hash, token, expires_at)
+     VALUES ($1, $2, $3, $5, CAST(unixepoch('subsec') * 1000000 AS INTEGER) + $4)
      ON CONFLICT (scope, key) DO UPDATE
-       SET request_hash = excluded.request_hash, token = potter_idempotency.token + 1, answer = NULL,
+       SET request_hash = excluded.request_hash, token = excluded.token, answer = NULL,
            expires_at = excluded.expires_at
        WHERE potter_idempotency.expires_at <= CAST(unixepoch('subsec') * 1000000 AS INTEGER)
      RETURNING token",
-    "INSERT INTO potter_idempotency (scope, key, request_hash, expires_at)
-     VALUES ($1, $2, $3, clock_timestamp() + $4 * interval '1 microsecond')
+    "INSERT INTO potter_idempotency (scope, key, request_hash, token, expires_at)
+     VALUES ($1, $2, $3, $5, clock_timestamp() + $4 * interval '1 microsecond')
      ON CONFLICT (scope, key) DO UPDATE
-       SET request_hash = excluded.request_hash, token = potter_idempotency.token + 1, answer = NULL,
+       SET request_hash = excluded.request_hash, token = excluded.token, answer = NULL,
            expires_at = excluded.expires_at
        WHERE potter_idempotency.expires_at <= clock_timestamp()
      RETURNING token",
@@ -137,21 +139,22 @@ impl IdempotencyStore {
     ///
     /// # Errors
     /// `KeyReused` when the key was used with another request; `InFlight` when an unfinished
-    /// attempt committed its reservation and still has time; `InvalidInput` for an empty key or
-    /// one longer than 255 bytes.
+    /// attempt committed its reservation and still has time; `InvalidInput` for an empty key,
+    /// one longer than 255 bytes or with a NUL character.
     pub async fn begin(&self, tx: &mut Tx, key: &str, request_hash: &str) -> Result<Begun> {
-        if key.is_empty() || key.len() > 255 {
+        if key.is_empty() || key.len() > 255 || key.contains('\0') {
             return Err(Error::new(
                 ErrorKind::InvalidInput,
-                "an idempotency key has 1 to 255 bytes",
+                "an idempotency key has 1 to 255 bytes, no NUL",
             ));
         }
         if tx.memory().is_some() {
             return self.begin_in_memory(tx, key, request_hash);
         }
         let ttl = micros(self.in_flight_ttl);
-        if let Some(row) =
-            tx.fetch_optional(BEGIN, values![&self.scope, key, request_hash, ttl]).await?
+        if let Some(row) = tx
+            .fetch_optional(BEGIN, values![&self.scope, key, request_hash, ttl, new_token()])
+            .await?
         {
             return Ok(Begun::New(Ticket { key: key.to_owned(), token: row.i64("token")? }));
         }
@@ -177,7 +180,7 @@ impl IdempotencyStore {
             let id = (self.scope.clone(), key.clone());
             match memory.get::<Keys>(&id).cloned() {
                 Some(row) if row.token == token && row.answer.is_none() => {
-                    let expires_at = now + self.answer_ttl;
+                    let expires_at = after(now, self.answer_ttl);
                     memory.put::<Keys>(id, KeyRow { answer: Some(answer), expires_at, ..row });
                     true
                 }
@@ -221,19 +224,16 @@ impl IdempotencyStore {
         let memory = tx.memory().ok_or_else(|| in_flight(key))?;
         let now = memory.now();
         let id = (self.scope.clone(), key.to_owned());
-        let token = match memory.get::<Keys>(&id) {
-            Some(row) if row.expires_at > now => {
-                let row = row.clone();
-                return answer(key, request_hash, &row.request_hash, row.answer);
-            }
-            Some(row) => row.token + 1,
-            None => 1,
-        };
+        if let Some(row) = memory.get::<Keys>(&id).filter(|row| row.expires_at > now) {
+            let row = row.clone();
+            return answer(key, request_hash, &row.request_hash, row.answer);
+        }
+        let token = new_token();
         let row = KeyRow {
             request_hash: request_hash.to_owned(),
             token,
             answer: None,
-            expires_at: now + self.in_flight_ttl,
+            expires_at: after(now, self.in_flight_ttl),
         };
         memory.put::<Keys>(id, row);
         Ok(Begun::New(Ticket { key: key.to_owned(), token }))
@@ -250,13 +250,14 @@ fn answer(key: &str, asked: &str, stored: &str, answer: Option<Json>) -> Result<
     answer.map(Begun::Done).ok_or_else(|| in_flight(key))
 }
 
+fn new_token() -> i64 {
+    let (high, _) = uuid::Uuid::new_v4().as_u64_pair();
+    i64::from_ne_bytes(high.to_ne_bytes())
+}
+
 fn in_flight(key: &str) -> Error {
     let message = format!(
         "the request with idempotency key \"{key}\" is still being worked on: ask again later"
     );
     Error::new(ErrorKind::InFlight, message)
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use crate::clock::{after, micros};
 use crate::database::{Database, MemoryTable, Sql, Tx};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::new_id;
@@ -114,6 +115,9 @@ impl Lease {
 
     /// Holds it for another `ttl` from now. A lease that expired without a taker is held again.
     ///
+    /// It waits for transactions that have [checked](Self::check_in) the lease: a task that has
+    /// such a transaction open ends it first.
+    ///
     /// # Errors
     /// `Fenced` when someone else has acquired it: stop what was done under it.
     pub async fn renew(&self) -> Result<()> {
@@ -151,7 +155,7 @@ impl Lease {
             if held {
                 memory.put::<Leases>(
                     self.name.clone(),
-                    LeaseRow { token: self.token, expires_at: now + ttl },
+                    LeaseRow { token: self.token, expires_at: after(now, ttl) },
                 );
             }
             tx.commit().await?;
@@ -179,7 +183,7 @@ fn acquire_in_memory(tx: &mut Tx, name: &str, ttl: Duration) -> Option<i64> {
         Some(row) => row.token + 1,
         None => 1,
     };
-    memory.put::<Leases>(name.to_owned(), LeaseRow { token, expires_at: now + ttl });
+    memory.put::<Leases>(name.to_owned(), LeaseRow { token, expires_at: after(now, ttl) });
     Some(token)
 }
 
@@ -189,8 +193,4 @@ async fn memory_tx(database: &Database) -> Result<Option<Tx>> {
     } else {
         Ok(None)
     }
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 4)
 }

@@ -5,7 +5,8 @@
 //! 1. A message is published if and only if its transaction committed: at least once.
 //! 2. Messages of one aggregate are published in the order of their `seq`, as long as the
 //!    writers of that aggregate are serialised (by its version or a row lock), as they are when
-//!    it is event sourced. Between aggregates there is no order.
+//!    it is event sourced: enqueue after the statement that serialises them. Between aggregates
+//!    there is no order. A repetition (below) may come after later messages.
 //!
 //! Sequence numbers are handed out in another order than transactions commit, so a cursor
 //! (`seq > last`) would pass over a row that commits late. The relay has no cursor: it reads the
@@ -36,6 +37,9 @@ pub struct Outbox;
 /// The largest payload, in bytes of JSON.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 
+/// The largest headers, in bytes of JSON.
+const HEADERS_BYTES_MAX: usize = 64 << 10;
+
 const ENQUEUE: Sql = Sql::new(
     "INSERT INTO potter_outbox (id, aggregatetype, aggregateid, type, payload, headers)
      VALUES ($1, $2, $3, $4, $5, $6)",
@@ -47,14 +51,17 @@ impl Outbox {
     /// Writes a message that is delivered after `tx` commits, and never if it does not.
     ///
     /// # Errors
-    /// `InvalidInput` when a name is empty or longer than 255 bytes; `LimitExceeded` when the
-    /// payload is over 1 MiB; `Conflict` when the id was used before.
+    /// `InvalidInput` when a name is empty, longer than 255 bytes or has a NUL character;
+    /// `LimitExceeded` when the payload is over 1 MiB or the headers are over 64 KiB; `Conflict`
+    /// when a message with this id is in the outbox.
     pub async fn enqueue(self, tx: &mut Tx, message: &OutboxMessage) -> Result<()> {
         validate(message)?;
+        let headers = Json::of(&message.headers)?;
+        limit("payload", &message.payload, PAYLOAD_BYTES_MAX)?;
+        limit("headers", &headers, HEADERS_BYTES_MAX)?;
         if let Some(memory) = tx.memory() {
             return memory::enqueue(memory, message);
         }
-        let headers = Json::of(&message.headers)?;
         tx.execute(
             ENQUEUE,
             values![
@@ -136,15 +143,19 @@ fn validate(message: &OutboxMessage) -> Result<()> {
         ("aggregate id", &message.aggregate_id),
         ("event type", &message.event_type),
     ] {
-        if text.is_empty() || text.len() > 255 {
-            let message = format!("the {what} of an outbox message has 1 to 255 bytes");
+        if text.is_empty() || text.len() > 255 || text.contains('\0') {
+            let message = format!("the {what} of an outbox message has 1 to 255 bytes, no NUL");
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
     }
-    let bytes = message.payload.as_str().len();
-    if bytes > PAYLOAD_BYTES_MAX {
+    Ok(())
+}
+
+fn limit(what: &str, json: &Json, bytes_max: usize) -> Result<()> {
+    let bytes = json.as_str().len();
+    if bytes > bytes_max {
         let message = format!(
-            "the payload of an outbox message has {bytes} bytes; {PAYLOAD_BYTES_MAX} at most"
+            "the {what} of an outbox message: {bytes} bytes, where {bytes_max} are allowed"
         );
         return Err(Error::new(ErrorKind::LimitExceeded, message));
     }

@@ -48,7 +48,7 @@ struct Inner {
     /// When the lease was last renewed, by this process's monotonic clock.
     renewed: Mutex<Option<Instant>>,
     wake: Arc<Notify>,
-    finished: Notify,
+    waiters: Mutex<HashMap<Uuid, Arc<Notify>>>,
     draining: CancellationToken,
     killed: CancellationToken,
     tasks: TaskTracker,
@@ -138,7 +138,7 @@ impl OrchestratorBuilder {
                 running: Mutex::default(),
                 renewed: Mutex::default(),
                 wake: Arc::new(Notify::new()),
-                finished: Notify::new(),
+                waiters: Mutex::default(),
                 draining: CancellationToken::new(),
                 killed: CancellationToken::new(),
                 tasks: TaskTracker::new(),
@@ -199,6 +199,31 @@ impl Inner {
 
     fn leave(&self, id: Uuid) {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// What is told when this saga ends in this process. Kept while someone waits.
+    fn waiter(&self, id: Uuid) -> Arc<Notify> {
+        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(waiters.entry(id).or_default())
+    }
+
+    fn forget_waiter(&self, id: Uuid) {
+        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        // One in the map, one in the hand of the last one who waits.
+        if waiters.get(&id).is_some_and(|waiter| Arc::strong_count(waiter) <= 2) {
+            waiters.remove(&id);
+        }
+    }
+
+    fn tell_waiters(&self, id: Uuid) {
+        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiter) = waiters.get(&id) {
+            waiter.notify_waiters();
+        }
+    }
+
+    fn runs_here(&self, id: Uuid) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains(&id)
     }
 
     fn running_ids(&self) -> Vec<Uuid> {

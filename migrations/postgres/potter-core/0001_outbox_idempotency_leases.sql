@@ -21,7 +21,7 @@ CREATE TABLE potter_idempotency (
     scope        text NOT NULL,
     key          text NOT NULL,
     request_hash text NOT NULL,
-    token        bigint NOT NULL DEFAULT 1,
+    token        bigint NOT NULL,
     answer       json,
     expires_at   timestamptz NOT NULL,
     PRIMARY KEY (scope, key)

@@ -22,7 +22,7 @@ CREATE TABLE potter_idempotency (
     scope        TEXT NOT NULL,
     key          TEXT NOT NULL,
     request_hash TEXT NOT NULL,
-    token        INTEGER NOT NULL DEFAULT 1,
+    token        INTEGER NOT NULL,
     answer       TEXT,
     expires_at   INTEGER NOT NULL,
     PRIMARY KEY (scope, key)

@@ -6,12 +6,14 @@ use super::{Database, Inner};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How to connect. Defaults: 16 connections, 10 s to get one, SQLite waits 10 s for a locked
-/// file and syncs at every commit.
+/// file and syncs at every commit, PostgreSQL ends a transaction that is idle for 30 s.
 #[derive(Clone, Debug)]
 pub struct DatabaseOptions {
     connections_max: u32,
     acquire_timeout: Duration,
     synchronous: bool,
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "for PostgreSQL"))]
+    idle_in_transaction_timeout: Duration,
     application_name: String,
 }
 
@@ -21,6 +23,7 @@ impl Default for DatabaseOptions {
             connections_max: 16,
             acquire_timeout: Duration::from_secs(10),
             synchronous: true,
+            idle_in_transaction_timeout: Duration::from_secs(30),
             application_name: "potter".to_owned(),
         }
     }
@@ -51,6 +54,17 @@ impl DatabaseOptions {
     #[must_use]
     pub fn synchronous(mut self, synchronous: bool) -> Self {
         self.synchronous = synchronous;
+        self
+    }
+
+    /// PostgreSQL only: a transaction that waits this long for its next statement is rolled back
+    /// by the server and its connection closed, so that a paused process does not hold locks for
+    /// ever. Zero leaves the server's own setting, as does a URL that sets
+    /// `idle_in_transaction_session_timeout` in its `options`. It is sent as a startup option,
+    /// which PgBouncer refuses unless its `ignore_startup_parameters` names `options`.
+    #[must_use]
+    pub fn idle_in_transaction_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_in_transaction_timeout = timeout;
         self
     }
 
@@ -99,6 +113,14 @@ impl DatabaseOptions {
                 "an SQLite database in memory is one per connection; use memory: or a file",
             ));
         }
+        let file = url.trim_start_matches("sqlite:").trim_start_matches("//");
+        if file.split('?').next().is_none_or(str::is_empty) {
+            // SQLite would give each connection a temporary database of its own.
+            return Err(Error::new(
+                ErrorKind::Config,
+                "the database URL names no file (for example sqlite://data/app.db)",
+            ));
+        }
         let synchronous =
             if self.synchronous { SqliteSynchronous::Full } else { SqliteSynchronous::Normal };
         let options = SqliteConnectOptions::from_str(url)
@@ -142,6 +164,7 @@ impl DatabaseOptions {
         let options = PgConnectOptions::from_str(url)
             .map_err(|source| malformed(&source))?
             .application_name(&self.application_name);
+        let options = self.with_idle_timeout(options);
         let place = format!("{}:{}", options.get_host(), options.get_port());
         // A pool retries a refused connection until its time is up and then says only "timed
         // out". One connection by hand tells why.
@@ -163,6 +186,22 @@ impl DatabaseOptions {
             .test_before_acquire(false)
             .connect_lazy_with(options);
         Ok(Database { inner: Inner::Postgres(pool) })
+    }
+
+    #[cfg(feature = "postgres")]
+    fn with_idle_timeout(
+        &self,
+        options: sqlx::postgres::PgConnectOptions,
+    ) -> sqlx::postgres::PgConnectOptions {
+        const SETTING: &str = "idle_in_transaction_session_timeout";
+        let timeout = self.idle_in_transaction_timeout;
+        let set = options.get_options().is_some_and(|options| options.contains(SETTING));
+        if timeout.is_zero() || set {
+            return options;
+        }
+        // The server's unit is a millisecond, its type an int.
+        let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX).max(1);
+        options.options([(SETTING, millis)])
     }
 }
 
@@ -205,6 +244,20 @@ fn refused(place: &str, options: &sqlx::postgres::PgConnectOptions, source: sqlx
             ErrorKind::Unauthorized,
             format!(
                 "PostgreSQL at {place} refused the user \"{user}\": check user and password in the URL"
+            ),
+        ),
+        Some("42501") => (
+            ErrorKind::Unauthorized,
+            format!(
+                "PostgreSQL at {place} does not let the user \"{user}\" into this database: grant CONNECT"
+            ),
+        ),
+        Some("08P01") => (
+            ErrorKind::Config,
+            format!(
+                "the server at {place} refuses a setting of the connection (behind PgBouncer, \
+                 allow \"options\" in ignore_startup_parameters or set \
+                 idle_in_transaction_timeout to zero): {source}"
             ),
         ),
         Some("3D000") => (

@@ -238,14 +238,25 @@ pub(crate) fn db_error(source: sqlx::Error) -> Error {
 /// whether it took effect.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn autocommit_error(source: sqlx::Error) -> Error {
-    match source {
-        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => Error::with_source(
-            ErrorKind::Unknown,
-            "the connection broke before the database answered: the change may or may not be there",
-            source,
-        ),
-        other => db_error(other),
+    let open = match &source {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed => true,
+        // The server ends the session, or does not know itself: after the commit, for all we know.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            matches!(&*code, "57P01" | "57P02" | "40003") || code.starts_with("08")
+        }),
+        _ => false,
+    };
+    if !open {
+        return db_error(source);
     }
+    Error::with_source(
+        ErrorKind::Unknown,
+        "the connection broke before the database answered: the change may or may not be there",
+        source,
+    )
 }
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -279,14 +290,15 @@ fn classify(source: &sqlx::Error) -> (ErrorKind, String) {
 fn kind_of(code: &str) -> ErrorKind {
     match code {
         // Serialization failure, deadlock, unique violation; SQLite: the same constraints.
-        "40001" | "40P01" | "23505" | "1555" | "2067" => ErrorKind::Conflict,
+        "40001" | "40P01" | "23505" | "1555" | "2067" | "2579" => ErrorKind::Conflict,
         "28P01" | "28000" => ErrorKind::Unauthorized,
         // Shutting down, starting up, too many connections; SQLite: busy and locked.
         "57P01" | "57P02" | "57P03" | "53300" | "5" | "6" | "261" | "517" => ErrorKind::Unavailable,
-        "55P03" | "57014" => ErrorKind::Timeout,
+        // A lock, a statement or an idle transaction that took too long.
+        "55P03" | "57014" | "25P03" | "25P04" => ErrorKind::Timeout,
         // A refused value: too long, out of range, invalid text, a check or foreign key.
-        "22001" | "22003" | "22P02" | "22P05" | "23502" | "23503" | "23514" | "275" | "787"
-        | "1299" => ErrorKind::InvalidInput,
+        "22001" | "22003" | "22021" | "22P02" | "22P05" | "23502" | "23503" | "23514" | "275"
+        | "787" | "1299" => ErrorKind::InvalidInput,
         code if code.starts_with("08") => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
     }

@@ -3,8 +3,8 @@
 //! # Invariant
 //! `commit` answers `Ok` only if everything written through this handle is durable. Two things
 //! could break it. PostgreSQL answers COMMIT of a failed transaction with ROLLBACK and no error:
-//! so after a failed statement, and after the raw connection was lent out, commit first runs a
-//! statement that such a transaction refuses. And a connection can break between COMMIT and its
+//! so after a failed statement, one whose answer was not waited for, and after the raw connection
+//! was lent out, commit first runs a statement that such a transaction refuses. And a connection can break between COMMIT and its
 //! answer: that is `Unknown`, never failure.
 
 use crate::database::engine::Engine;
@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug)]
 pub struct Tx {
     inner: Inner,
-    /// The last thing that went through may have failed it.
+    /// The last thing that went through may have failed it, or was given up before its answer.
     suspect: bool,
 }
 
@@ -134,6 +134,8 @@ impl Tx {
         values: &[SqlValue],
     ) -> Result<u64> {
         let statement = statement.into();
+        // It stays so when this future is dropped before the answer.
+        self.suspect = true;
         let done = match &mut self.inner {
             Inner::Memory(_) => return Err(sql::memory_takes_no_sql()),
             #[cfg(feature = "sqlite")]
@@ -161,6 +163,8 @@ impl Tx {
         values: &[SqlValue],
     ) -> Result<Vec<Row>> {
         let statement = statement.into();
+        // It stays so when this future is dropped before the answer.
+        self.suspect = true;
         let rows: Result<Vec<Row>, sqlx::Error> = match &mut self.inner {
             Inner::Memory(_) => return Err(sql::memory_takes_no_sql()),
             #[cfg(feature = "sqlite")]

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::OutboxMessage;
 use super::relay::Pending;
+use crate::clock::after;
 use crate::database::{MemoryTable, MemoryTx};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -112,7 +113,7 @@ pub(super) fn fail(
         stored.attempts += 1;
         stored.last_error = Some(error.to_owned());
         match wait {
-            Some(wait) => stored.available_at = now + wait,
+            Some(wait) => stored.available_at = after(now, wait),
             None => stored.dead = true,
         }
         memory.put::<Messages>(seq, stored);

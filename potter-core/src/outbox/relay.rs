@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{OutboxMessage, memory, message_of};
 use crate::backoff::{Backoff, jitter};
+use crate::clock::micros;
 use crate::database::{Database, Sql, Tx};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::Json;
@@ -19,7 +20,8 @@ use crate::values;
 #[async_trait]
 pub trait MessageBus: Send + Sync {
     /// Delivers one message. `Ok` means that the bus has it for good: it is then deleted from
-    /// the outbox. It may be called again with the same message.
+    /// the outbox. It may be called again with the same message, and its future may be dropped
+    /// (time limit, lost lease, shutdown): whatever is half done then is done again.
     ///
     /// # Errors
     /// Anything: the message is tried again later, those of other aggregates meanwhile.
@@ -52,8 +54,8 @@ pub trait MessageBus: Send + Sync {
     }
 }
 
-/// How the relay works. Defaults: batches of 100, polls every 200 ms when idle, a lease of 10 s,
-/// retries exponentially from 100 ms up to 30 s and never gives a message up.
+/// How the relay works: take the default and change fields. Defaults: batches of 100, polls every 200 ms when idle, a lease of 10 s,
+/// 30 s for the bus to answer, retries exponentially from 100 ms up to 30 s and never gives a message up.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RelayOptions {
@@ -63,8 +65,11 @@ pub struct RelayOptions {
     pub batch_size: u32,
     /// The wait when there was nothing to do.
     pub poll_interval: Duration,
-    /// How long a dead relay keeps others out.
+    /// How long a dead relay keeps others out. A living one renews in time, also during a batch.
     pub lease_ttl: Duration,
+    /// How long the bus may take for one call. After that the call is dropped and counts as
+    /// failed: its messages may have arrived, and are delivered again.
+    pub publish_timeout: Duration,
     /// The retry schedule of a failing message. When it ends, the message is dead and the next
     /// ones of its aggregate go on; see [`Outbox::dead`](super::Outbox::dead).
     pub backoff: Backoff,
@@ -77,6 +82,7 @@ impl Default for RelayOptions {
             batch_size: 100,
             poll_interval: Duration::from_millis(200),
             lease_ttl: Duration::from_secs(10),
+            publish_timeout: Duration::from_secs(30),
             backoff: Backoff::exponential(Duration::from_millis(100)).unlimited(),
         }
     }
@@ -96,6 +102,13 @@ pub struct Relay {
     database: Database,
     bus: Arc<dyn MessageBus>,
     options: RelayOptions,
+}
+
+/// What became of a message.
+enum Answer {
+    Delivered,
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+    Untried,
 }
 
 pub(super) struct Pending {
@@ -171,7 +184,7 @@ impl Relay {
             return Ok(Relayed::default());
         }
         let messages: Vec<_> = pending.iter().map(|one| &one.message).collect();
-        let answers = self.bus.publish_batch(&messages).await;
+        let answers = self.publish(&messages).await;
         if answers.len() != pending.len() {
             let message =
                 format!("the bus answered {} of {} messages", answers.len(), pending.len());
@@ -186,21 +199,48 @@ impl Relay {
         Ok(relayed)
     }
 
+    /// One answer a message. A batch that the bus does not answer is published again one by one,
+    /// up to the message that it hangs on: so one message cannot hold up all others for ever.
+    async fn publish(&self, messages: &[&OutboxMessage]) -> Vec<Answer> {
+        if let Some(answers) = self.publish_in_time(messages).await {
+            return answers;
+        }
+        let mut answers = Vec::with_capacity(messages.len());
+        for message in messages {
+            let Some(answer) = self.publish_in_time(&[message]).await else {
+                let limit = self.options.publish_timeout;
+                answers.push(Answer::Failed(format!("the bus did not answer in {limit:?}").into()));
+                break;
+            };
+            answers.extend(answer);
+        }
+        answers.resize_with(messages.len(), || Answer::Untried);
+        answers
+    }
+
+    async fn publish_in_time(&self, messages: &[&OutboxMessage]) -> Option<Vec<Answer>> {
+        let answers = self.bus.publish_batch(messages);
+        let answers = tokio::time::timeout(self.options.publish_timeout, answers).await.ok()?;
+        let answers = answers.into_iter();
+        Some(answers.map(|one| one.map_or_else(Answer::Failed, |()| Answer::Delivered)).collect())
+    }
+
     async fn settle(
         &self,
         tx: &mut Tx,
         pending: &[Pending],
-        answers: Vec<Result<(), Box<dyn std::error::Error + Send + Sync>>>,
+        answers: Vec<Answer>,
     ) -> Result<Relayed> {
         let mut delivered = Vec::new();
         let mut blocked = HashSet::new();
         for (one, answer) in pending.iter().zip(answers) {
             let aggregate = (&one.message.aggregate_type, &one.message.aggregate_id);
             match answer {
-                Ok(()) => delivered.push(one.seq),
+                Answer::Delivered => delivered.push(one.seq),
+                Answer::Untried => {}
                 // Those behind the first failure of an aggregate were not tried.
-                Err(_) if !blocked.insert(aggregate) => {}
-                Err(error) => {
+                Answer::Failed(_) if !blocked.insert(aggregate) => {}
+                Answer::Failed(error) => {
                     let failed = one.attempts + 1;
                     let wait = self.options.backoff.delay(failed, Duration::ZERO, jitter());
                     tracing::warn!(id = %one.message.id, attempt = failed, dead = wait.is_none(), %error,
@@ -237,16 +277,16 @@ impl Relay {
     }
 
     async fn run_with(&self, lease: &Lease, stop: &CancellationToken) {
-        let renew_every = self.options.lease_ttl / 3;
-        let mut renewed = tokio::time::Instant::now();
-        while !stop.is_cancelled() {
-            if renewed.elapsed() >= renew_every {
-                if let Err(error) = lease.renew().await {
-                    tracing::warn!(%error, "the outbox relay lost its lease");
-                    return;
-                }
-                renewed = tokio::time::Instant::now();
+        tokio::select! {
+            () = self.work(lease, stop) => {}
+            error = self.keep(lease) => {
+                tracing::warn!(%error, "the outbox relay lost its lease");
             }
+        }
+    }
+
+    async fn work(&self, lease: &Lease, stop: &CancellationToken) {
+        while !stop.is_cancelled() {
             match self.relay_batch(lease).await {
                 Ok(relayed) if relayed.published > 0 => {}
                 Ok(_) => self.pause(stop).await,
@@ -255,6 +295,19 @@ impl Relay {
                     tracing::warn!(%error, "the outbox relay can't work at the moment");
                     self.pause(stop).await;
                 }
+            }
+        }
+    }
+
+    /// Renews the lease until it is lost. It runs beside the work: a batch that takes longer than
+    /// the lease's time would else be taken over before its messages are deleted, time after time.
+    async fn keep(&self, lease: &Lease) -> Error {
+        loop {
+            tokio::time::sleep(self.options.lease_ttl / 3).await;
+            match lease.renew().await {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Fenced => return error,
+                Err(error) => tracing::warn!(%error, "the outbox relay can't renew its lease"),
             }
         }
     }
@@ -268,12 +321,13 @@ impl Relay {
 }
 
 async fn fail(tx: &mut Tx, seq: i64, error: &str, wait: Option<Duration>) -> Result<()> {
-    let error: String = error.chars().take(1000).collect();
+    // PostgreSQL takes no NUL in a text.
+    let error: String = error.chars().filter(|c| *c != '\0').take(1000).collect();
     if let Some(memory) = tx.memory() {
         memory::fail(memory, seq, &error, wait);
         return Ok(());
     }
-    let micros = i64::try_from(wait.unwrap_or_default().as_micros()).unwrap_or(i64::MAX / 4);
-    tx.execute(FAIL, values![seq, error, wait.is_none(), micros]).await?;
+    let wait_micros = micros(wait.unwrap_or_default());
+    tx.execute(FAIL, values![seq, error, wait.is_none(), wait_micros]).await?;
     Ok(())
 }

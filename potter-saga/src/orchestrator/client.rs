@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use potter_core::{IdempotencyStore, Json, Metadata, Tx, new_id};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use uuid::Uuid;
 
 use super::{Inner, Orchestrator};
@@ -290,19 +290,39 @@ impl Orchestrator {
     /// # Errors
     /// `NotFound`; `Timeout` after `limit`: the saga goes on.
     pub async fn wait(&self, id: Uuid, limit: Duration) -> Result<SagaRecord> {
-        const LOOK_AGAIN: Duration = Duration::from_millis(100);
+        let waiter = self.inner.waiter(id);
+        let ended = self.wait_with(&waiter, id, limit).await;
+        self.inner.forget_waiter(id);
+        ended
+    }
+
+    async fn wait_with(&self, waiter: &Notify, id: Uuid, limit: Duration) -> Result<SagaRecord> {
+        // Another process that ends it tells no one here.
+        const LOOK_AGAIN_MIN: Duration = Duration::from_millis(20);
+        const LOOK_AGAIN_MAX: Duration = Duration::from_millis(500);
         let give_up = tokio::time::Instant::now() + limit;
+        let mut pause = LOOK_AGAIN_MIN;
         loop {
-            let finished = self.inner.finished.notified();
-            let record = self.inner.record(id).await?;
-            if record.status.is_final() || record.status == SagaStatus::Failed {
-                return Ok(record);
+            let told = waiter.notified();
+            tokio::pin!(told);
+            // From here on a notification counts, also one that comes before the await.
+            told.as_mut().enable();
+            let here = self.inner.runs_here(id);
+            if !here || tokio::time::Instant::now() >= give_up {
+                let record = self.inner.record(id).await?;
+                if record.status.is_final() || record.status == SagaStatus::Failed {
+                    return Ok(record);
+                }
+                if tokio::time::Instant::now() >= give_up {
+                    let message =
+                        format!("saga {id} is {} after {limit:?}; it goes on", record.status);
+                    return Err(Error::new(ErrorKind::Timeout, message));
+                }
             }
-            if tokio::time::Instant::now() >= give_up {
-                let message = format!("saga {id} is {} after {limit:?}; it goes on", record.status);
-                return Err(Error::new(ErrorKind::Timeout, message));
-            }
-            let _ = tokio::time::timeout(LOOK_AGAIN, finished).await;
+            let wake = (tokio::time::Instant::now() + if here { LOOK_AGAIN_MAX } else { pause })
+                .min(give_up);
+            let _ = tokio::time::timeout_at(wake, told).await;
+            pause = (pause * 2).min(LOOK_AGAIN_MAX);
         }
     }
 

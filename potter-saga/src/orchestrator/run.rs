@@ -190,6 +190,7 @@ impl Orchestrator {
             }
             inner.leave(id);
             drop(permit);
+            inner.tell_waiters(id);
             this.after(&saga, left);
         };
         self.inner.tasks.spawn(work);
@@ -205,7 +206,6 @@ impl Orchestrator {
                     tracing::warn!(saga_id = %saga.progress.saga_id, saga = saga.definition.name(),
                         "a saga can't go on by itself: see its history, then resume or cancel it");
                 }
-                inner.finished.notify_waiters();
             }
             Left::Waiting(wait) => {
                 // Polling would find it too, later.

@@ -120,25 +120,31 @@ async fn a_parked_saga_can_be_cancelled(fresh: Fresh) {
     running.shutdown().await.unwrap();
 }
 
-/// A is paused inside a step, loses its lease, B finishes the saga, A goes on.
+/// A is paused inside a step and loses its lease; B takes over and is at a later step when A goes
+/// on.
 async fn a_paused_process_writes_nothing(fresh: Fresh) {
     prepare(&fresh.database).await;
-    let gate = Gate::new();
-    let paused = Script::default().on("run a", [Act::Gate(gate.clone())]);
-    let a = builder(&fresh).await.register(&Paused(paused.clone())).unwrap().build();
-    let b =
-        builder(&fresh).await.register(&Paused(Script::default())).unwrap().build();
+    let (gate_a, gate_b) = (Gate::new(), Gate::new());
+    let paused = Script::default().on("run a", [Act::Gate(gate_a.clone())]);
+    let busy = Script::default().on("run b", [Act::Gate(gate_b.clone())]);
+    let a = builder(&fresh).await.register(&Paused(paused)).unwrap().build();
+    let b = builder(&fresh).await.register(&Paused(busy)).unwrap().build();
     let (run_a, run_b) = (a.spawn().await.unwrap(), b.spawn().await.unwrap());
     let order = Order { name: "one".to_owned(), ..Order::default() };
     let started = a.start::<Paused>(&order).await.unwrap();
-    gate.entered().await;
+    gate_a.entered().await;
     store(&fresh).await.retire(a.node(), false).await.unwrap();
-    ended(&b.wait(started.id, LIMIT).await.unwrap(), SagaStatus::Completed);
-    let log = b.store().log(started.id).await.unwrap();
-    gate.leave.add_permits(1);
+    gate_b.entered().await;
+    let before = b.get(started.id).await.unwrap();
+    let log = b.store().log(started.id).await.unwrap().len();
+    gate_a.leave.add_permits(1);
     run_a.shutdown().await.unwrap();
+    let after = b.get(started.id).await.unwrap();
+    assert_eq!((after.step, after.fence, after.owner), (before.step, before.fence, before.owner));
+    assert_eq!(b.store().log(started.id).await.unwrap().len(), log, "A wrote nothing");
+    gate_b.leave.add_permits(1);
+    ended(&b.wait(started.id, LIMIT).await.unwrap(), SagaStatus::Completed);
     run_b.shutdown().await.unwrap();
-    assert_eq!(b.store().log(started.id).await.unwrap().len(), log.len(), "A wrote nothing");
     let effects = effects(&fresh.database).await;
     assert_eq!(effects.get("run reserve"), Some(&1), "{effects:?}");
     assert_eq!(effects.get("run ship"), Some(&1), "{effects:?}");
@@ -161,6 +167,8 @@ impl Saga for Paused {
         let one = order.map(|_| 1);
         let _gate = flow.step(Scripted::<0> { script: self.0.clone(), local: false }, one);
         let _reserved = flow.step(crate::effects::Reserve, &order);
+        let one = order.map(|_| 1);
+        let _busy = flow.step(Scripted::<1> { script: self.0.clone(), local: false }, one);
         let shipped = flow.step(crate::effects::Ship, &order);
         flow.finish(shipped)
     }
