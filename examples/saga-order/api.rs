@@ -25,7 +25,7 @@ const KEY_BYTES_MAX: usize = 255;
 /// When a setting can't be used or the database can't be reached: the message names the variable.
 pub async fn app(context: Context) -> Result<Router, StartError> {
     let switches = Switches::from_env()?;
-    let database = connect(&context.settings.database_url).await?;
+    let database = connect(&context.settings.database_url, switches.lease).await?;
     let service = Service::open(database.clone(), switches).await?;
     service.run_in(&context).await?;
     let health = HealthCheck::new("database", move || {
@@ -67,7 +67,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().ok().filter(|key| (1..=KEY_BYTES_MAX).contains(&key.len()));
     key.map(Some).ok_or_else(|| {
-        let detail = format!("An Idempotency-Key has 1 to {KEY_BYTES_MAX} visible ASCII characters.");
+        let detail =
+            format!("An Idempotency-Key has 1 to {KEY_BYTES_MAX} visible ASCII characters.");
         Problem::bad_request("invalid_idempotency_key", detail)
     })
 }

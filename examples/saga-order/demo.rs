@@ -43,8 +43,9 @@ pub fn demo(out: &mut dyn Write) -> Result<(), StartError> {
         }
     };
     runtime.block_on(async {
-        let database = connect(&url).await?;
-        let service = Service::open(database.clone(), Switches::from_env()?).await?;
+        let switches = Switches::from_env()?;
+        let database = connect(&url, switches.lease).await?;
+        let service = Service::open(database.clone(), switches).await?;
         let running = service.orchestrator.spawn().await?;
         writeln!(out, "An order is a saga: each step commits together with the saga's progress,")?;
         writeln!(out, "and is undone when a later one refuses. The database is {place}.")?;
@@ -86,10 +87,20 @@ async fn order(
         writeln!(out, "  {}", told(row))?;
     }
     let took = record.finished_at.unwrap_or(record.updated_at) - record.created_at;
-    writeln!(out, "  the saga is {} after {}", record.status, milliseconds(took.num_microseconds()))?;
+    writeln!(
+        out,
+        "  the saga is {} after {}",
+        record.status,
+        milliseconds(took.num_microseconds())
+    )?;
     let order = service.tools.orders.load(&placed.order_id.to_string()).await?;
     let state = order.state.state;
-    writeln!(out, "  the order is {} at version {}", format!("{state:?}").to_lowercase(), order.version)?;
+    writeln!(
+        out,
+        "  the order is {} at version {}",
+        format!("{state:?}").to_lowercase(),
+        order.version
+    )?;
     writeln!(out, "  stock after     {}", stock_of(service, PRODUCT).await?)?;
     Ok(())
 }

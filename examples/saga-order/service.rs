@@ -1,6 +1,7 @@
 //! The parts of the program, put together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use examples_common::{Context, StartError, env_text};
@@ -39,10 +40,8 @@ impl Saga for OrderSaga {
         let reservation = flow.step(ReserveInventory(self.0.clone()), &order);
         let payment = flow.step(ProcessPayment(self.0.clone()), (&order, &reservation));
         let shipment = flow.step(CreateShipment(self.0.clone()), (&order, &payment));
-        let (completed, flow) = flow.pivot(
-            CompleteOrder(self.0.clone()),
-            (&order, &reservation, &payment, &shipment),
-        );
+        let (completed, flow) =
+            flow.pivot(CompleteOrder(self.0.clone()), (&order, &reservation, &payment, &shipment));
         flow.finish(completed)
     }
 }
@@ -75,7 +74,7 @@ impl Service {
         };
         let orchestrator = Orchestrator::builder(sagas)
             .lease_ttl(switches.lease)
-            .shutdown_grace(std::time::Duration::from_secs(7))
+            .shutdown_grace(Duration::from_secs(7))
             .register(&OrderSaga(tools.clone()))?
             .build();
         Ok(Self { tools, orchestrator })
@@ -141,14 +140,18 @@ pub fn saga_id(order_id: Uuid) -> Uuid {
     derived_id(&[OrderSaga::NAME, "saga", &order_id.to_string()])
 }
 
-/// Connects to the database, with an error that names the variable it came from.
+/// Connects to the database, with an error that names the variable it came from. A process that
+/// is paused in a transaction loses its locks when it loses its sagas: after the `lease`.
 ///
 /// # Errors
 /// When it can't be reached.
-pub async fn connect(url: &str) -> Result<Database, StartError> {
-    let options = DatabaseOptions::new().application_name("saga-order");
+pub async fn connect(url: &str, lease: Duration) -> Result<Database, StartError> {
+    let options = DatabaseOptions::new()
+        .application_name("saga-order")
+        .idle_in_transaction_timeout(lease.max(Duration::from_secs(1)));
     options.connect(url).await.map_err(|error| {
-        let variable = env_text(&["DATABASE_URL", "POSTGRES_URL"]).map_or("DATABASE_URL", |it| it.0);
+        let variable =
+            env_text(&["DATABASE_URL", "POSTGRES_URL"]).map_or("DATABASE_URL", |it| it.0);
         Error::with_source(error.kind(), format!("{variable} can't be used: {error}"), error).into()
     })
 }

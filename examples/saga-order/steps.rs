@@ -78,9 +78,10 @@ impl Tools {
     /// Why the saga goes back.
     async fn reason(&self, saga_id: Uuid) -> Result<String, StepError> {
         let log = self.sagas.log(saga_id).await?;
-        let turned = log.into_iter().rev().map(|row| row.entry).find(|entry| {
-            matches!(entry.kind, EntryKind::Compensating | EntryKind::Cancelling)
-        });
+        let turned =
+            log.into_iter().rev().map(|row| row.entry).find(|entry| {
+                matches!(entry.kind, EntryKind::Compensating | EntryKind::Cancelling)
+            });
         Ok(turned.and_then(|entry| entry.error).unwrap_or_else(|| "called off".to_owned()))
     }
 }

@@ -35,7 +35,7 @@ pub(super) struct Accepted {
 /// Places an order: its saga is started, and will be finished even if this process dies.
 ///
 /// With an `Idempotency-Key` the same order is placed once, however often it is sent.
-#[utoipa::path(post, path = "/api/v1/orders", request_body = OrderRequest,
+#[utoipa::path(post, path = "/api/v1/orders", operation_id = "place_order", request_body = OrderRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters")),
     responses(
         (status = 202, body = Accepted),
@@ -99,7 +99,7 @@ struct EventView {
 }
 
 /// The order as the sum of its events.
-#[utoipa::path(get, path = "/api/v1/orders/{order_id}", params(("order_id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/orders/{order_id}", operation_id = "get_order", params(("order_id" = Uuid, Path)),
     responses((status = 200, body = OrderView), (status = 404, body = Problem)))]
 pub(super) async fn get(
     State(service): State<Service>,
@@ -114,17 +114,12 @@ pub(super) async fn get(
     view(&service, order_id, &saga).await.map(Json)
 }
 
-async fn view(
-    service: &Service,
-    order_id: Uuid,
-    saga: &SagaRecord,
-) -> Result<OrderView, Problem> {
+async fn view(service: &Service, order_id: Uuid, saga: &SagaRecord) -> Result<OrderView, Problem> {
     let failed = |error: potter_eventsourcing::Error| Problem::internal(&format_args!("{error:?}"));
     let placed: PlacedOrder = saga.input.get()?;
     let (mut order, mut version, mut events) = (Order::default(), 0, Vec::new());
     let stream = StreamId::new(Order::TYPE, order_id).map_err(failed)?;
-    let mut recorded =
-        service.tools.orders.store().read_stream(&stream, ReadOptions::forwards());
+    let mut recorded = service.tools.orders.store().read_stream(&stream, ReadOptions::forwards());
     while let Some(event) = recorded.try_next().await.map_err(failed)? {
         order.evolve(&event.decode::<OrderEvent>().map_err(failed)?);
         version = event.version;

@@ -66,7 +66,12 @@ impl OrderRequest {
         if wrong.is_empty() {
             let total_amount = total(&self.items)?;
             let items = self.items.into_iter().map(Item::from).collect();
-            return Ok(PlacedOrder { order_id, customer_id: self.customer_id, items, total_amount });
+            return Ok(PlacedOrder {
+                order_id,
+                customer_id: self.customer_id,
+                items,
+                total_amount,
+            });
         }
         let detail: Vec<_> =
             wrong.iter().map(|(field, message)| format!("{field} {message}")).collect();

@@ -40,7 +40,7 @@ pub(super) struct SagaList {
 }
 
 /// Lists sagas, newest first.
-#[utoipa::path(get, path = "/api/v1/sagas", params(ListQuery),
+#[utoipa::path(get, path = "/api/v1/sagas", operation_id = "list_sagas", params(ListQuery),
     responses((status = 200, body = SagaList), (status = 400, body = Problem)))]
 pub(super) async fn list(
     State(service): State<Service>,
@@ -56,8 +56,9 @@ pub(super) async fn list(
     }
     let mut filter = SagaFilter::default();
     if let Some(word) = &query.status {
-        let status: SagaStatus =
-            word.parse().map_err(|error: potter_saga::Error| refused("status", error.to_string()))?;
+        let status: SagaStatus = word
+            .parse()
+            .map_err(|error: potter_saga::Error| refused("status", error.to_string()))?;
         filter.status = Some(status);
     }
     filter.name = Some(OrderSaga::NAME.to_owned());
@@ -69,7 +70,7 @@ pub(super) async fn list(
 }
 
 /// Where a saga is, and what its steps have given so far.
-#[utoipa::path(get, path = "/api/v1/sagas/{saga_id}", params(("saga_id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/sagas/{saga_id}", operation_id = "get_saga", params(("saga_id" = Uuid, Path)),
     responses((status = 200, body = SagaView), (status = 404, body = Problem)))]
 pub(super) async fn get(
     State(service): State<Service>,
@@ -89,7 +90,7 @@ pub(super) struct History {
 }
 
 /// Every attempt at every step, in order.
-#[utoipa::path(get, path = "/api/v1/sagas/{saga_id}/history", params(("saga_id" = Uuid, Path)),
+#[utoipa::path(get, path = "/api/v1/sagas/{saga_id}/history", operation_id = "get_saga_history", params(("saga_id" = Uuid, Path)),
     responses((status = 200, body = History), (status = 404, body = Problem)))]
 pub(super) async fn history(
     State(service): State<Service>,
@@ -109,7 +110,7 @@ pub(super) struct Asked {
 }
 
 /// Cancels a saga: what was done is undone. Past `complete_order` there is no way back.
-#[utoipa::path(post, path = "/api/v1/sagas/{saga_id}/cancel", params(("saga_id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/v1/sagas/{saga_id}/cancel", operation_id = "cancel_saga", params(("saga_id" = Uuid, Path)),
     responses(
         (status = 200, body = Asked),
         (status = 404, body = Problem),
@@ -123,7 +124,7 @@ pub(super) async fn cancel(
 }
 
 /// Lets a saga that waits go on now: one that failed, or one between two attempts.
-#[utoipa::path(post, path = "/api/v1/sagas/{saga_id}/resume", params(("saga_id" = Uuid, Path)),
+#[utoipa::path(post, path = "/api/v1/sagas/{saga_id}/resume", operation_id = "resume_saga", params(("saga_id" = Uuid, Path)),
     responses(
         (status = 200, body = Asked),
         (status = 404, body = Problem),

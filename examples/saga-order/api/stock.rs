@@ -17,14 +17,14 @@ pub(super) struct StockList {
 }
 
 /// What there is of every product.
-#[utoipa::path(get, path = "/api/v1/stock", responses((status = 200, body = StockList)))]
+#[utoipa::path(get, path = "/api/v1/stock", operation_id = "list_stock", responses((status = 200, body = StockList)))]
 pub(super) async fn list(State(service): State<Service>) -> Result<Json<StockList>, Problem> {
     let stock = shop::stock(&service.tools.database, None).await?;
     Ok(Json(StockList { total: stock.len(), stock }))
 }
 
 /// What there is of one product.
-#[utoipa::path(get, path = "/api/v1/stock/{product_id}", params(("product_id" = String, Path)),
+#[utoipa::path(get, path = "/api/v1/stock/{product_id}", operation_id = "get_stock", params(("product_id" = String, Path)),
     responses((status = 200, body = Stock), (status = 404, body = Problem)))]
 pub(super) async fn get(
     State(service): State<Service>,

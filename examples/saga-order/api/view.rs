@@ -1,7 +1,9 @@
 //! Sagas as they are shown.
 
 use chrono::{DateTime, Utc};
-use potter_saga::{EntryKind, LogEntry, LogRecord, SagaRecord, SagaStatus, StepHistory, StepStatus};
+use potter_saga::{
+    EntryKind, LogEntry, LogRecord, SagaRecord, SagaStatus, StepHistory, StepStatus,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;

@@ -25,12 +25,7 @@ impl ReserveInventory {
     /// Records that the order can't be placed, in a transaction of its own: that of a step which
     /// is refused is rolled back. It is safe because the order decides: it takes either this or
     /// the reservation, whichever comes first, and an attempt after a crash finds its decision.
-    async fn refuse(
-        &self,
-        cx: &mut StepContext,
-        order: PlacedOrder,
-        reason: String,
-    ) -> StepError {
+    async fn refuse(&self, cx: &mut StepContext, order: PlacedOrder, reason: String) -> StepError {
         let (id, key) = (order.order_id.to_string(), cx.idempotency_key().to_string());
         let command = OrderCommand::Refuse(order, reason.clone());
         match self.0.orders.execute_once(&id, &key, &command, caused_by(cx)).await {

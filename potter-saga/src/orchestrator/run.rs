@@ -162,7 +162,7 @@ impl Orchestrator {
         match inner.store.park_unknown(&inner.registered(), grace).await {
             Ok(0) => {}
             Ok(parked) => {
-                tracing::warn!(parked, "sagas of a version that no process here knows were parked")
+                tracing::warn!(parked, "sagas of a version that no process here knows were parked");
             }
             Err(error) => tracing::debug!(%error, "the sweep for unknown versions failed"),
         }
