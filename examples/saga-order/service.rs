@@ -140,15 +140,18 @@ pub fn saga_id(order_id: Uuid) -> Uuid {
     derived_id(&[OrderSaga::NAME, "saga", &order_id.to_string()])
 }
 
-/// Connects to the database, with an error that names the variable it came from. A process that
-/// is paused in a transaction loses its locks when it loses its sagas: after the `lease`.
+/// Connects to the database, with an error that names the variable it came from.
+///
+/// A process that stands still in a transaction keeps its locks until the server ends it. That
+/// must not take longer than the `lease`; and shorter, since connections that wait for the same
+/// row get it, and are ended, one after the other.
 ///
 /// # Errors
 /// When it can't be reached.
 pub async fn connect(url: &str, lease: Duration) -> Result<Database, StartError> {
     let options = DatabaseOptions::new()
         .application_name("saga-order")
-        .idle_in_transaction_timeout(lease.max(Duration::from_secs(1)));
+        .idle_in_transaction_timeout((lease / 8).max(Duration::from_millis(250)));
     options.connect(url).await.map_err(|error| {
         let variable =
             env_text(&["DATABASE_URL", "POSTGRES_URL"]).map_or("DATABASE_URL", |it| it.0);

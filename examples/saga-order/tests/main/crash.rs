@@ -56,78 +56,94 @@ fn send(address: &str, open: &[usize], answered: &Mutex<BTreeMap<usize, Value>>)
     }
 }
 
+const SETTINGS: [(&str, &str); 2] = [("STEP_DELAY_MS", "20"), ("LEASE_MS", "300")];
+
 fn two_hundred_orders_survive_sixteen_kills(place: &Place) {
+    let began = Instant::now();
     let mut random = Random(0x5eed_0000_0000_0001);
     let answered = Mutex::new(BTreeMap::new());
     let mut published = BTreeSet::new();
-    let began = Instant::now();
     drop(Process::start(place, &[]));
     place.execute("UPDATE stock SET available = 20 WHERE product_id = 'prod-rare'");
     let in_all = place.number("SELECT CAST(sum(available) AS bigint) AS n FROM stock");
 
-    let common = [("STEP_DELAY_MS", "20"), ("LEASE_MS", "300"), ("LOG_LEVEL", "info")];
-    for round in 0..KILLS {
-        // In every fourth life the last step refuses, so that there is something to undo.
-        let mut variables = common.to_vec();
-        if round % 4 == 3 {
-            variables.push(("FAIL_AT", "complete_order"));
-        }
-        let process = Process::launch(place, &variables);
-        // One in eight does not live until it listens.
-        let limit = if round % 8 == 5 { Duration::from_millis(random.below(60)) } else { PATIENCE };
-        let Some(mut process) = process.listening(limit) else { continue };
-        let known = answered.lock().unwrap().clone();
-        let first = round * ORDERS / KILLS;
-        let until = (round + 1) * ORDERS / KILLS;
-        // The new ones of this round, those without an answer, and one again.
-        let mut open: Vec<_> = (0..until).filter(|index| !known.contains_key(index)).collect();
-        open.extend(first.checked_sub(1));
-        let address = process.address.clone();
-        std::thread::scope(|scope| {
-            scope.spawn(|| send(&address, &open, &answered));
-            std::thread::sleep(Duration::from_millis(20 + random.below(300)));
-            process.kill();
-        });
-        published.extend(told(&process));
+    for life in 0..KILLS {
+        published.extend(live(place, life, &mut random, &answered));
     }
-
-    let last = Process::start(place, &common);
-    let open: Vec<_> = (0..ORDERS).collect();
-    send(&last.address, &open, &answered);
+    let last = Process::start(place, &SETTINGS);
+    send(&last.address, &(0..ORDERS).collect::<Vec<_>>(), &answered);
     let sagas = finished(place, &last);
     for saga in &sagas {
         check_order(place, &last, saga);
     }
     check_stock(place, in_all);
-    let count = |status: &str| sagas.iter().filter(|saga| saga["status"] == status).count();
-    let (completed, compensated) = (count("completed"), count("compensated"));
-    assert_eq!(completed + compensated, ORDERS);
-    assert!(completed >= 60 && compensated >= 60, "{completed} completed");
-    let undone = place.number("SELECT count(*) AS n FROM payments WHERE status = 'refunded'");
-    assert!(undone > 0, "the last step refused in some lives");
-    let taken_over = place.number("SELECT count(*) AS n FROM potter_sagas WHERE fence > 1");
-    assert!(taken_over > 10, "{taken_over} sagas were under way when their process was killed");
-    let rare = place.number("SELECT available AS n FROM stock WHERE product_id = 'prod-rare'");
-    assert!((0..RARE).contains(&rare), "{rare} left");
-
-    let begin = Instant::now();
-    while place.number("SELECT count(*) AS n FROM potter_outbox") > 0 {
-        assert!(begin.elapsed() < PATIENCE, "the outbox is not emptied");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    published.extend(told(&last));
+    published.extend(emptied(place, &last));
     let completed: BTreeSet<_> = sagas
         .iter()
         .filter(|saga| saga["status"] == "completed")
         .map(|saga| saga["order_id"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(published, completed, "of every completed order, and no other, was told");
+    check_variety(place, completed.len(), began);
+}
+
+/// One life of the program: it gets orders, and is killed at some moment. Gives the orders that
+/// it told of.
+fn live(
+    place: &Place,
+    life: usize,
+    random: &mut Random,
+    answered: &Mutex<BTreeMap<usize, Value>>,
+) -> Vec<String> {
+    // In every fourth life the last step refuses, so that there is something to undo.
+    let refuses = life % 4 == 3;
+    let mut variables = SETTINGS.to_vec();
+    variables.extend(refuses.then_some(("FAIL_AT", "complete_order")));
+    let process = Process::launch(place, &variables);
+    // One in eight does not live until it listens.
+    let limit = if life % 8 == 5 { Duration::from_millis(random.below(60)) } else { PATIENCE };
+    let Some(mut process) = process.listening(limit) else { return Vec::new() };
+    // The new ones of this life, those without an answer, and one again.
+    let known = answered.lock().unwrap().clone();
+    let until = (life + 1) * ORDERS / KILLS;
+    let mut open: Vec<_> = (0..until).filter(|index| !known.contains_key(index)).collect();
+    open.extend((life * ORDERS / KILLS).checked_sub(1));
+    let address = process.address.clone();
+    std::thread::scope(|scope| {
+        scope.spawn(|| send(&address, &open, answered));
+        let at_least = if refuses { 300 } else { 20 };
+        std::thread::sleep(Duration::from_millis(at_least + random.below(300)));
+        process.kill();
+    });
+    told(&process)
+}
+
+/// There was something of everything.
+#[expect(clippy::print_stdout, reason = "the figures, with --nocapture")]
+fn check_variety(place: &Place, completed: usize, began: Instant) {
+    let compensated = ORDERS - completed;
+    assert!(completed >= 60 && compensated >= 60, "{completed} completed");
+    let refunded = place.number("SELECT count(*) AS n FROM payments WHERE status = 'refunded'");
+    assert!(refunded > 0, "the last step refused in some lives");
+    let taken_over = place.number("SELECT count(*) AS n FROM potter_sagas WHERE fence > 1");
+    assert!(taken_over > 10, "{taken_over} sagas were under way when their process was killed");
+    let rare = place.number("SELECT available AS n FROM stock WHERE product_id = 'prod-rare'");
+    assert!((0..RARE).contains(&rare), "{rare} left");
     println!(
-        "{} kills, {} completed, {compensated} compensated, {undone} refunded, {taken_over} taken over, {:?} in all",
-        KILLS,
-        completed.len(),
+        "{KILLS} kills, {completed} completed, {compensated} compensated, {refunded} refunded, \
+         {taken_over} taken over, {:?} in all",
         began.elapsed()
     );
+}
+
+/// Waits until all messages are out. Gives the orders that this process told of.
+fn emptied(place: &Place, process: &Process) -> Vec<String> {
+    let begin = Instant::now();
+    while place.number("SELECT count(*) AS n FROM potter_outbox") > 0 {
+        assert!(begin.elapsed() < PATIENCE, "the outbox is not emptied");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    told(process)
 }
 
 /// The orders that the log says were published.
