@@ -12,6 +12,8 @@ mod memory;
 mod migrate;
 mod sql;
 mod tx;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod warm;
 
 use std::sync::Arc;
 
@@ -37,18 +39,28 @@ pub struct Database {
 enum Inner {
     Memory(MemoryDatabase),
     #[cfg(feature = "sqlite")]
-    Sqlite(SqlitePools),
+    Sqlite(Sqlite),
     #[cfg(feature = "postgres")]
-    Postgres(sqlx::PgPool),
+    Postgres(Postgres),
 }
 
 /// SQLite takes one writer at a time. Giving writers one connection of their own makes them
-/// queue in the pool, in order, instead of polling a locked file.
+/// queue for it, in order, instead of polling a locked file.
 #[cfg(feature = "sqlite")]
 #[derive(Clone, Debug)]
-struct SqlitePools {
-    writer: sqlx::SqlitePool,
-    readers: sqlx::SqlitePool,
+struct Sqlite {
+    writer: warm::Warm<sqlx::Sqlite>,
+    readers: warm::Warm<sqlx::Sqlite>,
+    /// For users who go past us; it opens nothing until then.
+    driver: sqlx::SqlitePool,
+}
+
+#[cfg(feature = "postgres")]
+#[derive(Clone, Debug)]
+struct Postgres {
+    connections: warm::Warm<sqlx::Postgres>,
+    /// For users who go past us; it opens nothing until then.
+    driver: sqlx::PgPool,
 }
 
 impl Database {
@@ -90,7 +102,7 @@ impl Database {
     #[cfg(feature = "postgres")]
     pub fn postgres(&self) -> Option<&sqlx::PgPool> {
         match &self.inner {
-            Inner::Postgres(pool) => Some(pool),
+            Inner::Postgres(postgres) => Some(&postgres.driver),
             _ => None,
         }
     }
@@ -99,7 +111,7 @@ impl Database {
     #[cfg(feature = "sqlite")]
     pub fn sqlite(&self) -> Option<&sqlx::SqlitePool> {
         match &self.inner {
-            Inner::Sqlite(pools) => Some(&pools.readers),
+            Inner::Sqlite(sqlite) => Some(&sqlite.driver),
             _ => None,
         }
     }
@@ -113,9 +125,9 @@ impl Database {
         match &self.inner {
             Inner::Memory(memory) => Ok(Tx::from(memory.begin().await)),
             #[cfg(feature = "sqlite")]
-            Inner::Sqlite(pools) => tx::begin_sqlite(&pools.writer).await,
+            Inner::Sqlite(sqlite) => tx::begin_sqlite(&sqlite.writer).await,
             #[cfg(feature = "postgres")]
-            Inner::Postgres(pool) => tx::begin_postgres(pool).await,
+            Inner::Postgres(postgres) => tx::begin_postgres(&postgres.connections).await,
         }
     }
 
@@ -129,18 +141,25 @@ impl Database {
         values: &[SqlValue],
     ) -> Result<u64> {
         let statement = statement.into();
+        #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+        let _ = (statement, values);
         match &self.inner {
             Inner::Memory(_) => Err(sql::memory_takes_no_sql()),
             #[cfg(feature = "sqlite")]
-            Inner::Sqlite(pools) => {
-                let result =
-                    sql::bind_sqlite(statement.sqlite, values).execute(&pools.writer).await;
-                result.map(|done| done.rows_affected()).map_err(sql::autocommit_error)
+            Inner::Sqlite(sqlite) => {
+                let mut connection = sqlite.writer.take().await.map_err(sql::db_error)?;
+                let done =
+                    sql::bind_sqlite(statement.sqlite, values).execute(&mut *connection).await;
+                let done = connection.settle(done).map_err(sql::autocommit_error)?;
+                Ok(done.rows_affected())
             }
             #[cfg(feature = "postgres")]
-            Inner::Postgres(pool) => {
-                let result = sql::bind_postgres(statement.postgres, values).execute(pool).await;
-                result.map(|done| done.rows_affected()).map_err(sql::autocommit_error)
+            Inner::Postgres(postgres) => {
+                let mut connection = postgres.connections.take().await.map_err(sql::db_error)?;
+                let done =
+                    sql::bind_postgres(statement.postgres, values).execute(&mut *connection).await;
+                let done = connection.settle(done).map_err(sql::autocommit_error)?;
+                Ok(done.rows_affected())
             }
         }
     }
@@ -156,20 +175,26 @@ impl Database {
         values: &[SqlValue],
     ) -> Result<Vec<Row>> {
         let statement = statement.into();
+        #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+        let _ = (statement, values);
         match &self.inner {
             Inner::Memory(_) => Err(sql::memory_takes_no_sql()),
             #[cfg(feature = "sqlite")]
-            Inner::Sqlite(pools) => {
+            Inner::Sqlite(sqlite) => {
+                let mut connection = sqlite.writer.take().await.map_err(sql::db_error)?;
                 let rows =
-                    sql::bind_sqlite(statement.sqlite, values).fetch_all(&pools.writer).await;
-                rows.map(|rows| rows.into_iter().map(Row::from).collect())
-                    .map_err(sql::autocommit_error)
+                    sql::bind_sqlite(statement.sqlite, values).fetch_all(&mut *connection).await;
+                let rows = connection.settle(rows).map_err(sql::autocommit_error)?;
+                Ok(rows.into_iter().map(Row::from).collect())
             }
             #[cfg(feature = "postgres")]
-            Inner::Postgres(pool) => {
-                let rows = sql::bind_postgres(statement.postgres, values).fetch_all(pool).await;
-                rows.map(|rows| rows.into_iter().map(Row::from).collect())
-                    .map_err(sql::autocommit_error)
+            Inner::Postgres(postgres) => {
+                let mut connection = postgres.connections.take().await.map_err(sql::db_error)?;
+                let rows = sql::bind_postgres(statement.postgres, values)
+                    .fetch_all(&mut *connection)
+                    .await;
+                let rows = connection.settle(rows).map_err(sql::autocommit_error)?;
+                Ok(rows.into_iter().map(Row::from).collect())
             }
         }
     }
@@ -184,18 +209,26 @@ impl Database {
         values: &[SqlValue],
     ) -> Result<Vec<Row>> {
         let statement = statement.into();
+        #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+        let _ = (statement, values);
         match &self.inner {
             Inner::Memory(_) => Err(sql::memory_takes_no_sql()),
             #[cfg(feature = "sqlite")]
-            Inner::Sqlite(pools) => {
+            Inner::Sqlite(sqlite) => {
+                let mut connection = sqlite.readers.take().await.map_err(sql::db_error)?;
                 let rows =
-                    sql::bind_sqlite(statement.sqlite, values).fetch_all(&pools.readers).await;
-                rows.map(|rows| rows.into_iter().map(Row::from).collect()).map_err(sql::db_error)
+                    sql::bind_sqlite(statement.sqlite, values).fetch_all(&mut *connection).await;
+                let rows = connection.settle(rows).map_err(sql::db_error)?;
+                Ok(rows.into_iter().map(Row::from).collect())
             }
             #[cfg(feature = "postgres")]
-            Inner::Postgres(pool) => {
-                let rows = sql::bind_postgres(statement.postgres, values).fetch_all(pool).await;
-                rows.map(|rows| rows.into_iter().map(Row::from).collect()).map_err(sql::db_error)
+            Inner::Postgres(postgres) => {
+                let mut connection = postgres.connections.take().await.map_err(sql::db_error)?;
+                let rows = sql::bind_postgres(statement.postgres, values)
+                    .fetch_all(&mut *connection)
+                    .await;
+                let rows = connection.settle(rows).map_err(sql::db_error)?;
+                Ok(rows.into_iter().map(Row::from).collect())
             }
         }
     }
@@ -205,6 +238,10 @@ impl Database {
     /// # Errors
     /// As [`read`](Self::read).
     pub async fn now(&self) -> Result<DateTime<Utc>> {
+        #[cfg_attr(
+            not(any(feature = "sqlite", feature = "postgres")),
+            allow(irrefutable_let_patterns)
+        )]
         if let Inner::Memory(memory) = &self.inner {
             return Ok(memory.now());
         }
@@ -233,12 +270,16 @@ impl Database {
         match &self.inner {
             Inner::Memory(_) => {}
             #[cfg(feature = "sqlite")]
-            Inner::Sqlite(pools) => {
-                pools.readers.close().await;
-                pools.writer.close().await;
+            Inner::Sqlite(sqlite) => {
+                sqlite.driver.close().await;
+                sqlite.readers.close().await;
+                sqlite.writer.close().await;
             }
             #[cfg(feature = "postgres")]
-            Inner::Postgres(pool) => pool.close().await,
+            Inner::Postgres(postgres) => {
+                postgres.driver.close().await;
+                postgres.connections.close().await;
+            }
         }
     }
 }

@@ -9,7 +9,7 @@
 //! testing::conformance(async || event_store(&Database::memory()).unwrap()).await;
 //! # }
 //! ```
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod appending;
 mod reading;

@@ -10,6 +10,7 @@ mod run;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,8 @@ struct Inner {
     renewed: Mutex<Option<Instant>>,
     wake: Arc<Notify>,
     waiters: Mutex<HashMap<Uuid, Arc<Notify>>>,
+    /// There may be due sagas that there was no room for.
+    backlog: AtomicBool,
     draining: CancellationToken,
     killed: CancellationToken,
     tasks: TaskTracker,
@@ -139,6 +142,7 @@ impl OrchestratorBuilder {
                 renewed: Mutex::default(),
                 wake: Arc::new(Notify::new()),
                 waiters: Mutex::default(),
+                backlog: AtomicBool::new(false),
                 draining: CancellationToken::new(),
                 killed: CancellationToken::new(),
                 tasks: TaskTracker::new(),

@@ -184,6 +184,10 @@ pub trait SagaStore: Send + Sync + 'static {
     /// `KeyReused` when the key was used with another input.
     async fn insert(&self, tx: Option<&mut Tx>, saga: &NewSaga) -> Result<Inserted>;
 
+    /// How many sagas are due, at most the request's limit. Only a look: another process may
+    /// take them first.
+    async fn due(&self, request: &ClaimRequest) -> Result<u32>;
+
     /// Takes due sagas; see [`ClaimRequest`].
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>>;
 

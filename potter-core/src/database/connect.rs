@@ -2,8 +2,16 @@
 
 use std::time::Duration;
 
-use super::{Database, Inner};
+use super::Database;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use super::Inner;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use super::warm::Warm;
 use crate::error::{Error, ErrorKind, Result};
+
+/// More readers than this do not read an SQLite file faster.
+#[cfg(feature = "sqlite")]
+const SQLITE_READERS_MAX: u32 = 8;
 
 /// How to connect. Defaults: 16 connections, 10 s to get one, SQLite waits 10 s for a locked
 /// file and syncs at every commit, PostgreSQL ends a transaction that is idle for 30 s.
@@ -12,7 +20,7 @@ pub struct DatabaseOptions {
     connections_max: u32,
     acquire_timeout: Duration,
     synchronous: bool,
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "for PostgreSQL"))]
+    #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "for PostgreSQL"))]
     idle_in_transaction_timeout: Duration,
     application_name: String,
 }
@@ -35,7 +43,8 @@ impl DatabaseOptions {
         Self::default()
     }
 
-    /// The most connections of the pool (at least 1).
+    /// The most connections (at least 1). The driver's own pool that [`Database::postgres`] gives
+    /// opens as many more, when it is used.
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.connections_max = connections.max(1);
@@ -134,24 +143,18 @@ impl DatabaseOptions {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(|source| cannot_open(&path, source))?;
         }
-        let pool = |connections| {
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                .min_connections(1)
-                .acquire_timeout(self.acquire_timeout)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .test_before_acquire(false)
-        };
-        let writer = pool(1)
-            .connect_with(options.clone())
-            .await
-            .map_err(|source| cannot_open(&path, source))?;
-        let readers = pool(self.connections_max.min(8))
-            .connect_with(options.pragma("query_only", "1"))
-            .await
-            .map_err(|source| cannot_open(&path, source))?;
-        Ok(Database { inner: Inner::Sqlite(super::SqlitePools { writer, readers }) })
+        let writer = Warm::<sqlx::Sqlite>::new(options.clone(), 1, self.acquire_timeout, false);
+        // The first connection makes the file and sets its journal mode.
+        let first = writer.take().await.map_err(|source| cannot_open(&path, source))?;
+        first.give_back();
+        let options = options.pragma("query_only", "1");
+        let readers = self.connections_max.min(SQLITE_READERS_MAX);
+        let driver = SqlitePoolOptions::new()
+            .max_connections(readers)
+            .acquire_timeout(self.acquire_timeout)
+            .connect_lazy_with(options.clone());
+        let readers = Warm::<sqlx::Sqlite>::new(options, readers, self.acquire_timeout, false);
+        Ok(Database { inner: Inner::Sqlite(super::Sqlite { writer, readers, driver }) })
     }
 
     #[cfg(feature = "postgres")]
@@ -180,12 +183,13 @@ impl DatabaseOptions {
                 return Err(Error::with_source(ErrorKind::Unavailable, message, elapsed));
             }
         }
-        let pool = PgPoolOptions::new()
+        let driver = PgPoolOptions::new()
             .max_connections(self.connections_max)
             .acquire_timeout(self.acquire_timeout)
-            .test_before_acquire(false)
-            .connect_lazy_with(options);
-        Ok(Database { inner: Inner::Postgres(pool) })
+            .connect_lazy_with(options.clone());
+        let connections =
+            Warm::<sqlx::Postgres>::new(options, self.connections_max, self.acquire_timeout, true);
+        Ok(Database { inner: Inner::Postgres(super::Postgres { connections, driver }) })
     }
 
     #[cfg(feature = "postgres")]

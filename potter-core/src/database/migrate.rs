@@ -122,7 +122,9 @@ impl Migrations {
 
     async fn run(&self, tx: &mut super::Tx, migration: &Migration) -> Result<()> {
         let engine = tx.engine();
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
         let text = migration.text(engine);
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
         let failed = |source: sqlx::Error| {
             let message = format!(
                 "migration {} {:04} {} failed: {source}",

@@ -125,7 +125,7 @@ macro_rules! getters {
         ///
         /// # Errors
         /// `Corrupt` when there is no such column, it is NULL or of another type.
-        #[cfg_attr(not(any(feature = "sqlite", feature = "postgres")), expect(unused_variables))]
+        #[cfg_attr(not(any(feature = "sqlite", feature = "postgres")), allow(unused_variables))]
         pub fn $name(&self, column: &str) -> Result<$type> {
             self.$opt(column)?.ok_or_else(|| corrupt(column, "is NULL"))
         }
@@ -134,7 +134,7 @@ macro_rules! getters {
         ///
         /// # Errors
         /// `Corrupt` when there is no such column or it is of another type.
-        #[cfg_attr(not(any(feature = "sqlite", feature = "postgres")), expect(unused_variables))]
+        #[cfg_attr(not(any(feature = "sqlite", feature = "postgres")), allow(unused_variables))]
         pub fn $opt(&self, column: &str) -> Result<Option<$type>> {
             match &self.0 {
                 #[cfg(feature = "sqlite")]
@@ -149,6 +149,8 @@ macro_rules! getters {
                     let value: Option<$postgres> = row.try_get(column).map_err(|error| unreadable(column, error))?;
                     value.map($from_postgres).transpose()
                 }
+                #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+                _ => Ok(None),
             }
         }
     )*};

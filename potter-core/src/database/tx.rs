@@ -10,6 +10,8 @@
 use crate::database::engine::Engine;
 use crate::database::memory::MemoryTx;
 use crate::database::sql::{self, Row, Sql, SqlValue};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::database::warm::{InTransaction, Warm};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A transaction. Dropping it rolls it back.
@@ -24,9 +26,41 @@ pub struct Tx {
 enum Inner {
     Memory(MemoryTx),
     #[cfg(feature = "sqlite")]
-    Sqlite(sqlx::Transaction<'static, sqlx::Sqlite>),
+    Sqlite(SqlTx<sqlx::Sqlite>),
     #[cfg(feature = "postgres")]
-    Postgres(sqlx::Transaction<'static, sqlx::Postgres>),
+    Postgres(SqlTx<sqlx::Postgres>),
+}
+
+/// Begun here, or with the driver.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[derive(Debug)]
+enum SqlTx<D: sqlx::Database> {
+    Own(InTransaction<D>),
+    Driver(sqlx::Transaction<'static, D>),
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl<D: sqlx::Database> SqlTx<D> {
+    fn connection(&mut self) -> &mut D::Connection {
+        match self {
+            Self::Own(tx) => tx.connection(),
+            Self::Driver(tx) => &mut *tx,
+        }
+    }
+
+    async fn commit(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Own(tx) => tx.commit().await,
+            Self::Driver(tx) => tx.commit().await,
+        }
+    }
+
+    async fn rollback(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Own(tx) => tx.rollback().await,
+            Self::Driver(tx) => tx.rollback().await,
+        }
+    }
 }
 
 impl From<MemoryTx> for Tx {
@@ -40,7 +74,7 @@ impl From<MemoryTx> for Tx {
 #[cfg(feature = "sqlite")]
 impl From<sqlx::Transaction<'static, sqlx::Sqlite>> for Tx {
     fn from(tx: sqlx::Transaction<'static, sqlx::Sqlite>) -> Self {
-        Self { inner: Inner::Sqlite(tx), suspect: false }
+        Self { inner: Inner::Sqlite(SqlTx::Driver(tx)), suspect: false }
     }
 }
 
@@ -48,37 +82,20 @@ impl From<sqlx::Transaction<'static, sqlx::Sqlite>> for Tx {
 #[cfg(feature = "postgres")]
 impl From<sqlx::Transaction<'static, sqlx::Postgres>> for Tx {
     fn from(tx: sqlx::Transaction<'static, sqlx::Postgres>) -> Self {
-        Self { inner: Inner::Postgres(tx), suspect: true }
+        Self { inner: Inner::Postgres(SqlTx::Driver(tx)), suspect: true }
     }
 }
 
 #[cfg(feature = "sqlite")]
-pub(super) async fn begin_sqlite(pool: &sqlx::SqlitePool) -> Result<Tx> {
-    pool.begin_with("BEGIN IMMEDIATE").await.map(Tx::from).map_err(sql::db_error)
+pub(super) async fn begin_sqlite(connections: &Warm<sqlx::Sqlite>) -> Result<Tx> {
+    let tx = connections.begin(Some("BEGIN IMMEDIATE")).await.map_err(sql::db_error)?;
+    Ok(Tx { inner: Inner::Sqlite(SqlTx::Own(tx)), suspect: false })
 }
 
-/// Connections are not tested before use (that would be a round trip a transaction): one that
-/// died while idle shows at BEGIN, where trying another is safe.
 #[cfg(feature = "postgres")]
-pub(super) async fn begin_postgres(pool: &sqlx::PgPool) -> Result<Tx> {
-    const STALE_CONNECTIONS_MAX: u32 = 32;
-    let mut tried = 0;
-    loop {
-        match pool.begin().await {
-            Ok(tx) => return Ok(Tx { inner: Inner::Postgres(tx), suspect: false }),
-            Err(sqlx::Error::Io(_)) if tried < STALE_CONNECTIONS_MAX => tried += 1,
-            Err(source) => {
-                let stale = source.as_database_error().and_then(|error| error.code());
-                if stale.is_some_and(|code| code.starts_with("57P0"))
-                    && tried < STALE_CONNECTIONS_MAX
-                {
-                    tried += 1;
-                    continue;
-                }
-                return Err(sql::db_error(source));
-            }
-        }
-    }
+pub(super) async fn begin_postgres(connections: &Warm<sqlx::Postgres>) -> Result<Tx> {
+    let tx = connections.begin(None).await.map_err(sql::db_error)?;
+    Ok(Tx { inner: Inner::Postgres(SqlTx::Own(tx)), suspect: false })
 }
 
 impl Tx {
@@ -108,7 +125,7 @@ impl Tx {
         match &mut self.inner {
             Inner::Postgres(tx) => {
                 self.suspect = true;
-                Some(&mut **tx)
+                Some(tx.connection())
             }
             _ => None,
         }
@@ -118,7 +135,7 @@ impl Tx {
     #[cfg(feature = "sqlite")]
     pub fn sqlite(&mut self) -> Option<&mut sqlx::SqliteConnection> {
         match &mut self.inner {
-            Inner::Sqlite(tx) => Some(&mut **tx),
+            Inner::Sqlite(tx) => Some(tx.connection()),
             _ => None,
         }
     }
@@ -134,23 +151,27 @@ impl Tx {
         values: &[SqlValue],
     ) -> Result<u64> {
         let statement = statement.into();
+        #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+        let _ = (statement, values);
         // It stays so when this future is dropped before the answer.
         self.suspect = true;
-        let done = match &mut self.inner {
-            Inner::Memory(_) => return Err(sql::memory_takes_no_sql()),
+        let done: Result<u64> = match &mut self.inner {
+            Inner::Memory(_) => Err(sql::memory_takes_no_sql()),
             #[cfg(feature = "sqlite")]
             Inner::Sqlite(tx) => sql::bind_sqlite(statement.sqlite, values)
-                .execute(&mut **tx)
+                .execute(tx.connection())
                 .await
-                .map(|done| done.rows_affected()),
+                .map(|done| done.rows_affected())
+                .map_err(sql::db_error),
             #[cfg(feature = "postgres")]
             Inner::Postgres(tx) => sql::bind_postgres(statement.postgres, values)
-                .execute(&mut **tx)
+                .execute(tx.connection())
                 .await
-                .map(|done| done.rows_affected()),
+                .map(|done| done.rows_affected())
+                .map_err(sql::db_error),
         };
         self.suspect = done.is_err();
-        done.map_err(sql::db_error)
+        done
     }
 
     /// Runs a statement and returns its rows. The caller bounds the result (`LIMIT`).
@@ -163,23 +184,27 @@ impl Tx {
         values: &[SqlValue],
     ) -> Result<Vec<Row>> {
         let statement = statement.into();
+        #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+        let _ = (statement, values);
         // It stays so when this future is dropped before the answer.
         self.suspect = true;
-        let rows: Result<Vec<Row>, sqlx::Error> = match &mut self.inner {
-            Inner::Memory(_) => return Err(sql::memory_takes_no_sql()),
+        let rows: Result<Vec<Row>> = match &mut self.inner {
+            Inner::Memory(_) => Err(sql::memory_takes_no_sql()),
             #[cfg(feature = "sqlite")]
             Inner::Sqlite(tx) => sql::bind_sqlite(statement.sqlite, values)
-                .fetch_all(&mut **tx)
+                .fetch_all(tx.connection())
                 .await
-                .map(|rows| rows.into_iter().map(Row::from).collect()),
+                .map(|rows| rows.into_iter().map(Row::from).collect())
+                .map_err(sql::db_error),
             #[cfg(feature = "postgres")]
             Inner::Postgres(tx) => sql::bind_postgres(statement.postgres, values)
-                .fetch_all(&mut **tx)
+                .fetch_all(tx.connection())
                 .await
-                .map(|rows| rows.into_iter().map(Row::from).collect()),
+                .map(|rows| rows.into_iter().map(Row::from).collect())
+                .map_err(sql::db_error),
         };
         self.suspect = rows.is_err();
-        rows.map_err(sql::db_error)
+        rows
     }
 
     /// Runs a statement and returns its first row, if any.
@@ -209,17 +234,16 @@ impl Tx {
                 )
             })?;
         }
-        let done: Result<(), sqlx::Error> = match self.inner {
+        match self.inner {
             Inner::Memory(tx) => {
                 tx.commit();
                 Ok(())
             }
             #[cfg(feature = "sqlite")]
-            Inner::Sqlite(tx) => tx.commit().await,
+            Inner::Sqlite(tx) => tx.commit().await.map_err(sql::autocommit_error),
             #[cfg(feature = "postgres")]
-            Inner::Postgres(tx) => tx.commit().await,
-        };
-        done.map_err(sql::autocommit_error)
+            Inner::Postgres(tx) => tx.commit().await.map_err(sql::autocommit_error),
+        }
     }
 
     /// Undoes everything.
@@ -227,16 +251,15 @@ impl Tx {
     /// # Errors
     /// `Unavailable` when the connection broke; the database then rolls back by itself.
     pub async fn rollback(self) -> Result<()> {
-        let done: Result<(), sqlx::Error> = match self.inner {
+        match self.inner {
             Inner::Memory(tx) => {
                 drop(tx);
                 Ok(())
             }
             #[cfg(feature = "sqlite")]
-            Inner::Sqlite(tx) => tx.rollback().await,
+            Inner::Sqlite(tx) => tx.rollback().await.map_err(sql::db_error),
             #[cfg(feature = "postgres")]
-            Inner::Postgres(tx) => tx.rollback().await,
-        };
-        done.map_err(sql::db_error)
+            Inner::Postgres(tx) => tx.rollback().await.map_err(sql::db_error),
+        }
     }
 }

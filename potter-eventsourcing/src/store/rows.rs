@@ -37,9 +37,9 @@ macro_rules! select {
 const FORWARDS: &str = select!("WHERE stream_id = $1 AND version >= $2 ORDER BY version LIMIT $3");
 const BACKWARDS: &str =
     select!("WHERE stream_id = $1 AND version <= $2 ORDER BY version DESC LIMIT $3");
-const ALL: &str = select!(
-    "WHERE global_position > $1 AND global_position <= $2 ORDER BY global_position LIMIT $3"
-);
+// Without an upper bound: with two, PostgreSQL's generic plan may read and sort the whole range
+// for every page.
+const ALL: &str = select!("WHERE global_position > $1 ORDER BY global_position LIMIT $2");
 
 pub(crate) async fn stream_page(
     mut source: Source<'_>,
@@ -55,8 +55,12 @@ pub(crate) async fn stream_page(
 }
 
 pub(crate) async fn all_page(database: &Database, cursor: AllCursor) -> Result<Vec<RecordedEvent>> {
-    let values = values![signed(cursor.after), signed(cursor.until), signed(cursor.page())];
-    database.read(ALL, values).await?.iter().map(recorded).collect()
+    let rows = database.read(ALL, values![signed(cursor.after), signed(cursor.page())]).await?;
+    let events = rows.iter().map(recorded);
+    let within = |event: &Result<RecordedEvent>| {
+        event.as_ref().map_or(true, |event| event.global_position <= cursor.until)
+    };
+    events.take_while(within).collect()
 }
 
 pub(crate) async fn stream_version(mut source: Source<'_>, stream: &StreamId) -> Result<u64> {

@@ -1,9 +1,15 @@
 //! Expected versions, order, exactness, limits.
 
+use std::sync::Arc;
+
 use futures::future::join_all;
 use potter_core::Metadata;
 
-use super::*;
+use super::{append, assert_kind, event, json, number, read, read_all, read_versions, stream};
+use crate::error::ErrorKind;
+use crate::event::NewEvent;
+use crate::store::{EventStore, ExpectedVersion, ReadAllOptions, ReadOptions};
+use crate::stream_id::StreamId;
 
 type Store = Arc<dyn EventStore>;
 
@@ -33,10 +39,7 @@ pub(super) async fn every_expected_version(store: Store) {
         assert_eq!((appended.first_version, appended.last_version), (version, version));
     }
     assert_eq!(store.stream_version(&stream).await.unwrap(), 5);
-    assert_eq!(
-        read_versions(&store, &stream, ReadOptions::forwards()).await,
-        [1, 2, 3, 4, 5]
-    );
+    assert_eq!(read_versions(&store, &stream, ReadOptions::forwards()).await, [1, 2, 3, 4, 5]);
 }
 
 pub(super) async fn twenty_parallel_any_appends_store_twenty_batches(store: Store) {
@@ -63,7 +66,8 @@ pub(super) async fn of_parallel_exact_appends_one_wins(store: Store) {
     let stream = stream();
     append(&store, &stream, ExpectedVersion::NoStream, 1).await.unwrap();
     for expected in [ExpectedVersion::Exact(1), ExpectedVersion::NoStream] {
-        let fresh = if expected == ExpectedVersion::NoStream { super::stream() } else { stream.clone() };
+        let fresh =
+            if expected == ExpectedVersion::NoStream { super::stream() } else { stream.clone() };
         let appends = (0..20).map(|_| {
             let (store, stream) = (Arc::clone(&store), fresh.clone());
             tokio::spawn(async move { append(&store, &stream, expected, 1).await })
@@ -113,8 +117,7 @@ pub(super) async fn payload_is_bit_exact(store: Store) {
         "{\"a\":\n\t[]}",
     ];
     let stream = stream();
-    let batch: Vec<_> =
-        texts.iter().map(|text| NewEvent::from_json("exact", json(text))).collect();
+    let batch: Vec<_> = texts.iter().map(|text| NewEvent::from_json("exact", json(text))).collect();
     store.append(&stream, ExpectedVersion::Any, batch.clone()).await.unwrap();
     // Alone, too: stores may treat one event differently from many.
     for text in texts {
@@ -135,15 +138,10 @@ pub(super) async fn what_was_appended_is_read_back(store: Store) {
         .with_causation_id("cause")
         .with_tenant("tenant")
         .with("key \u{0} \"", "value \\ ✓");
-    let new = event(7)
-        .with_metadata(metadata)
-        .with_schema_version(3);
-    let mut new = new;
+    let mut new = event(7).with_metadata(metadata).with_schema_version(3);
     new.event_type = "konto.eröffnet \"\\'".to_owned();
-    let appended = store
-        .append(&stream, ExpectedVersion::NoStream, vec![new.clone()])
-        .await
-        .unwrap();
+    let appended =
+        store.append(&stream, ExpectedVersion::NoStream, vec![new.clone()]).await.unwrap();
     let [recorded] = &read(&store, &stream, ReadOptions::forwards()).await[..] else {
         panic!("one event");
     };

@@ -1,6 +1,9 @@
 //! Streams, and all events.
 
-use super::*;
+use std::sync::Arc;
+
+use super::{append, read, read_all, read_versions, stream};
+use crate::store::{EventStore, ExpectedVersion, ReadAllOptions, ReadOptions};
 
 type Store = Arc<dyn EventStore>;
 

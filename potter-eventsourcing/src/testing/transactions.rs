@@ -1,6 +1,11 @@
 //! Appends in the caller's transaction.
 
-use super::*;
+use std::sync::Arc;
+
+use super::{append, assert_kind, event, events, read, read_all, read_versions, stream};
+use crate::error::ErrorKind;
+use crate::event::Appended;
+use crate::store::{EventStore, ExpectedVersion, ReadAllOptions, ReadOptions};
 
 type Store = Arc<dyn EventStore>;
 

@@ -155,7 +155,8 @@ async fn a_refused_command_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn conflicts_are_decided_again() {
     on_every_engine(async |store| {
-        let accounts = Repository::<Account>::new(store).retry(Backoff::default().max_attempts(100));
+        let accounts =
+            Repository::<Account>::new(store).retry(Backoff::default().max_attempts(100));
         let id = id();
         accounts.execute(&id, &Command::Deposit(10), Metadata::new()).await.unwrap();
         // 20 withdrawals of 1 from 10: exactly 10 are covered, however they interleave.

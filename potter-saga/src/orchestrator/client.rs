@@ -3,6 +3,7 @@
 use std::future::IntoFuture;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -139,7 +140,10 @@ async fn send(
             guard.kept = true;
             orchestrator.launch(fresh(definition, saga), permit);
         }
-        None if started.created => orchestrator.wake(),
+        None if started.created => {
+            inner.backlog.store(true, Ordering::Release);
+            orchestrator.wake();
+        }
         _ => {}
     }
     Ok(started)

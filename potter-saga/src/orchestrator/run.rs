@@ -1,6 +1,7 @@
 //! The loop that claims and runs.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use potter_core::jitter;
@@ -124,26 +125,43 @@ impl Orchestrator {
     }
 
     /// Claims as many as there is room for; answers whether there may be more at once.
+    ///
+    /// Looking comes first and takes no room: starts of new sagas need it meanwhile.
     async fn claim_some(&self) -> Result<bool> {
+        const CLAIM_MAX: usize = 128;
         let inner = &self.inner;
-        let mut permits = Vec::new();
-        while let Ok(permit) = Arc::clone(&inner.permits).try_acquire_owned() {
-            permits.push(permit);
-            if permits.len() >= 128 {
-                break;
-            }
-        }
-        if permits.is_empty() || !inner.alive() {
+        let room = inner.permits.available_permits().min(CLAIM_MAX);
+        if room == 0 || !inner.alive() {
             return Ok(false);
         }
-        let request = ClaimRequest {
+        let mut request = ClaimRequest {
             node: inner.node,
             registered: inner.registered(),
             running: inner.running_ids(),
-            limit: u32::try_from(permits.len()).unwrap_or(128),
+            limit: u32::try_from(room).unwrap_or(u32::MAX),
         };
+        // Before looking: what comes due after it sets the flag again.
+        inner.backlog.store(false, Ordering::Release);
+        let due = inner.store.due(&request).await?;
+        let mut permits = Vec::new();
+        while permits.len() < due as usize {
+            match Arc::clone(&inner.permits).try_acquire_owned() {
+                Ok(permit) => permits.push(permit),
+                Err(_) => break,
+            }
+        }
+        if permits.len() < due as usize {
+            inner.backlog.store(true, Ordering::Release);
+        }
+        if permits.is_empty() {
+            return Ok(false);
+        }
+        request.limit = u32::try_from(permits.len()).unwrap_or(u32::MAX);
         let claimed = inner.store.claim(&request).await?;
-        let full = claimed.len() == permits.len();
+        let full = due as usize == room;
+        if full {
+            inner.backlog.store(true, Ordering::Release);
+        }
         for (claimed, permit) in claimed.into_iter().zip(permits) {
             let key = (claimed.record.name.as_str(), claimed.record.version);
             let definition =
@@ -219,8 +237,7 @@ impl Orchestrator {
             }
             Left::Lost | Left::Fenced | Left::Interrupted => {}
         }
-        // There is room again; when the last claim was cut short by its limit, take more.
-        if inner.permits.available_permits() == 1 || left == Left::Lost {
+        if left == Left::Lost || inner.backlog.load(Ordering::Acquire) {
             inner.wake.notify_one();
         }
     }

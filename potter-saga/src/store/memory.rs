@@ -114,7 +114,7 @@ fn active(status: SagaStatus) -> bool {
     matches!(status, SagaStatus::Pending | SagaStatus::Running | SagaStatus::Compensating)
 }
 
-fn claim(tx: &mut MemoryTx, request: &ClaimRequest) -> Vec<Claimed> {
+fn due(tx: &mut MemoryTx, request: &ClaimRequest) -> Vec<(SagaRecord, String)> {
     let now = tx.now();
     let alive: Vec<Uuid> = tx
         .rows::<Nodes>()
@@ -143,7 +143,13 @@ fn claim(tx: &mut MemoryTx, request: &ClaimRequest) -> Vec<Claimed> {
         .collect();
     due.sort_by_key(|(record, _)| (record.wake_at, record.id));
     due.truncate(request.limit as usize);
-    due.into_iter()
+    due
+}
+
+fn claim(tx: &mut MemoryTx, request: &ClaimRequest) -> Vec<Claimed> {
+    let now = tx.now();
+    due(tx, request)
+        .into_iter()
         .map(|(mut record, hash)| {
             let taken_over = record.owner.is_some();
             record.owner = Some(request.node);
@@ -231,6 +237,10 @@ impl SagaStore for MemorySagaStore {
             Some(tx) => insert(memory(tx)?, saga),
             None => self.write(|tx| insert(tx, saga)).await,
         }
+    }
+
+    async fn due(&self, request: &ClaimRequest) -> Result<u32> {
+        self.write(|tx| Ok(u32::try_from(due(tx, request).len()).unwrap_or(u32::MAX))).await
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>> {

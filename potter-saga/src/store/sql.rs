@@ -48,7 +48,7 @@ const INSERT: Sql = Sql::new(
 );
 
 // The log rows are inserted by the same statement: one round trip, and none without the fence.
-#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "the other engine's text"))]
+#[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "the other engine's text"))]
 const ADVANCE_POSTGRES: &str = "WITH saga AS (
          UPDATE potter_sagas SET status = $3, step = $4, attempt = $5, past_pivot = $6, compensating = $7,
              parked = $8, error = coalesce($9, error), rev = rev + 1, updated_at = clock_timestamp(),
@@ -316,6 +316,10 @@ impl SagaStore for SqlSagaStore {
             Some(tx) => self.insert_in(tx, saga).await,
             None => self.insert_alone(saga).await,
         }
+    }
+
+    async fn due(&self, request: &ClaimRequest) -> Result<u32> {
+        self.count_due(request).await
     }
 
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>> {

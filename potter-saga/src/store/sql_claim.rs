@@ -29,8 +29,31 @@ macro_rules! due_sqlite {
     };
 }
 
+macro_rules! due_postgres {
+    () => {
+        "WHERE s.status IN ('pending', 'running', 'compensating') AND s.wake_at <= clock_timestamp()
+           AND (s.name || '/' || s.version) IN (SELECT jsonb_array_elements_text($3::jsonb))
+           AND (s.owner IS NULL
+             OR (s.owner = $1 AND s.id::text NOT IN (SELECT jsonb_array_elements_text($2::jsonb)))
+             OR (s.owner <> $1 AND NOT EXISTS (SELECT 1 FROM potter_saga_nodes n
+                 WHERE n.id = s.owner AND n.expires_at > clock_timestamp())))
+         ORDER BY s.wake_at LIMIT $4"
+    };
+}
+
 // A look before the claim: an idle process must not take SQLite's one writer to find nothing.
-const LOOK_SQLITE: &str = concat!("SELECT 1 AS due FROM potter_sagas ", due_sqlite!());
+const LOOK: Sql = Sql::new(
+    concat!(
+        "SELECT count(*) AS due FROM (SELECT 1 FROM potter_sagas ",
+        due_sqlite!(),
+        ") AS found"
+    ),
+    concat!(
+        "SELECT count(*) AS due FROM (SELECT 1 FROM potter_sagas s ",
+        due_postgres!(),
+        ") AS found"
+    ),
+);
 
 const DUE_SQLITE: &str = concat!(
     "SELECT *, owner IS NOT NULL AS taken_over,
@@ -42,22 +65,18 @@ const DUE_SQLITE: &str = concat!(
 const TAKE_SQLITE: &str = "UPDATE potter_sagas SET fence = fence + 1, owner = $1
      WHERE id IN (SELECT value FROM json_each($2))";
 
-const CLAIM_POSTGRES: &str = "WITH due AS (
-         SELECT s.id, s.owner FROM potter_sagas s
-         WHERE s.status IN ('pending', 'running', 'compensating') AND s.wake_at <= clock_timestamp()
-           AND (s.name || '/' || s.version) IN (SELECT jsonb_array_elements_text($3::jsonb))
-           AND (s.owner IS NULL
-             OR (s.owner = $1 AND s.id::text NOT IN (SELECT jsonb_array_elements_text($2::jsonb)))
-             OR (s.owner <> $1 AND NOT EXISTS (SELECT 1 FROM potter_saga_nodes n
-                 WHERE n.id = s.owner AND n.expires_at > clock_timestamp())))
-         ORDER BY s.wake_at LIMIT $4 FOR UPDATE OF s SKIP LOCKED)
+const CLAIM_POSTGRES: &str = concat!(
+    "WITH due AS (SELECT s.id, s.owner FROM potter_sagas s ",
+    due_postgres!(),
+    " FOR UPDATE OF s SKIP LOCKED)
      UPDATE potter_sagas s SET fence = s.fence + 1, owner = $1
      FROM due WHERE s.id = due.id
      RETURNING s.id, s.name, s.version::bigint AS version, s.definition_hash, s.key, s.input, s.metadata,
          s.status, s.steps_total::bigint AS steps_total, s.step::bigint AS step, s.attempt::bigint AS attempt,
          s.error, s.parked, s.past_pivot, s.compensating, s.cancel_requested, s.owner, s.fence, s.wake_at,
          s.deadline_at, s.created_at, s.updated_at, s.finished_at, due.owner IS NOT NULL AS taken_over,
-         coalesce(s.deadline_at <= clock_timestamp(), false) AS overdue";
+         coalesce(s.deadline_at <= clock_timestamp(), false) AS overdue"
+);
 
 const LOGS: Sql = Sql::new(
     "SELECT saga_id, kind, step, step_name, attempt, uncertain, output, error, duration_us FROM potter_saga_log
@@ -101,21 +120,28 @@ fn names_and_versions(registered: &[(&'static str, u32)]) -> Result<Json> {
     Ok(Json::of(&list)?)
 }
 
+fn arguments(request: &ClaimRequest) -> Result<Vec<potter_core::SqlValue>> {
+    Ok(values![
+        request.node,
+        Json::of(&request.running)?,
+        names_and_versions(&request.registered)?,
+        request.limit
+    ]
+    .to_vec())
+}
+
 impl SqlSagaStore {
+    pub(super) async fn count_due(&self, request: &ClaimRequest) -> Result<u32> {
+        let rows = self.database.read(LOOK, &arguments(request)?).await?;
+        let due = rows.first().map_or(Ok(0), |row| row.i64("due"))?;
+        Ok(u32::try_from(due).unwrap_or(u32::MAX))
+    }
+
     pub(super) async fn claim_due(&self, request: &ClaimRequest) -> Result<Vec<Claimed>> {
-        let arguments = values![
-            request.node,
-            Json::of(&request.running)?,
-            names_and_versions(&request.registered)?,
-            request.limit
-        ]
-        .to_vec();
+        let arguments = arguments(request)?;
         let rows = if self.database.engine() == Engine::Postgres {
             self.database.write(CLAIM_POSTGRES, &arguments).await?
         } else {
-            if self.database.read(LOOK_SQLITE, &arguments).await?.is_empty() {
-                return Ok(Vec::new());
-            }
             let mut tx = self.database.begin().await?;
             let rows = tx.fetch_all(DUE_SQLITE, &arguments).await?;
             let ids: Vec<_> = rows.iter().map(|row| row.text("id")).collect::<Result<_, _>>()?;

@@ -129,8 +129,15 @@ async fn claims_and_fences(store: &dyn SagaStore) {
         "only what is registered"
     );
 
+    assert_eq!(store.due(&request(a, "fences")).await.unwrap(), 1);
     let claimed = store.claim(&request(a, "fences")).await.unwrap();
     assert_eq!(claimed.len(), 1);
+    assert_eq!(
+        store.due(&request(a, "fences")).await.unwrap(),
+        1,
+        "taken, but not said to be running"
+    );
+    assert_eq!(store.due(&request(b, "fences")).await.unwrap(), 0);
     assert!(!claimed[0].taken_over);
     let fence = claimed[0].record.fence;
     assert!(store.claim(&request(b, "fences")).await.unwrap().is_empty(), "its owner lives");

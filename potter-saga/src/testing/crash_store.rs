@@ -113,6 +113,11 @@ impl SagaStore for CrashingStore {
         self.answer(last, answer)
     }
 
+    async fn due(&self, request: &ClaimRequest) -> Result<u32> {
+        self.living()?;
+        self.inner.due(request).await
+    }
+
     async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claimed>> {
         // Looking in vain is not an event: only a claim that finds something is counted.
         self.living()?;

@@ -62,6 +62,10 @@ impl Script {
         self.journal.lock().unwrap().clone()
     }
 
+    fn hangs(&self) -> bool {
+        self.acts.lock().unwrap().values().flatten().any(|act| matches!(act, Act::Hang))
+    }
+
     fn next(&self, call: &str, note: &str) -> Option<Act> {
         self.journal.lock().unwrap().push(format!("{call}{note}"));
         self.acts.lock().unwrap().get_mut(call).and_then(VecDeque::pop_front)
@@ -112,8 +116,9 @@ impl<const N: usize> Step for Scripted<N> {
 
     fn options(&self) -> StepOptions {
         let backoff = Backoff::fixed(Duration::from_millis(1)).max_attempts(3);
+        let timeout = if self.script.hangs() { 200 } else { 20_000 };
         let options = StepOptions::new()
-            .timeout(Duration::from_millis(200))
+            .timeout(Duration::from_millis(timeout))
             .backoff(backoff.clone())
             .undo_backoff(backoff);
         if self.local { options.local() } else { options }

@@ -18,10 +18,10 @@
 //! It is the grace period of read-copy-update (McKenney). What would break it: fence and holders
 //! (or rows) in one statement, whose parts see different moments; a sequence with a cache; a
 //! reader in an old snapshot (REPEATABLE READ); a prepared transaction, which holds its lock
-//! under a new name (it is waited for as long as there is one); a fence on a sequence that was
-//! never called, whose last value is not given yet. No time-out decides anything: a transaction
-//! that stays open holds readers up at its first position, one that rolls back costs nothing,
-//! and those that do not append, or are in another database, do not matter.
+//! under a new name after a restart (so as long as there is one, nobody counts as ended); a fence
+//! on a sequence that was never called, whose last value is not given yet. No time-out decides
+//! anything: a transaction that stays open holds readers up at its first position, one that rolls
+//! back costs nothing, and those that do not append, or are in another database, do not matter.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -150,4 +150,45 @@ impl SafePosition {
 fn first(rows: &[Row]) -> Result<&Row> {
     rows.first()
         .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the sequence of potter_events is not there"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holders(names: &[&str]) -> Holders {
+        let prepared = names.iter().any(|name| name.starts_with("-1/"));
+        Holders { names: names.iter().map(|name| (*name).to_owned()).collect(), prepared }
+    }
+
+    #[test]
+    fn a_fence_is_safe_when_those_before_it_have_ended() {
+        let mut state = State::default();
+        state.observe(5, holders(&[]));
+        assert_eq!(state.safe, 5);
+        state.observe(8, holders(&["3/1", "4/1"]));
+        assert_eq!(state.safe, 5);
+        state.observe(9, holders(&["4/1", "5/1"]));
+        assert_eq!(state.safe, 5, "4/1 may have a position up to 8");
+        state.observe(12, holders(&["5/1", "6/1"]));
+        assert_eq!(state.safe, 8, "there are always holders, and still it goes on");
+        state.observe(13, holders(&["7/1"]));
+        assert_eq!(state.safe, 12);
+        state.observe(13, holders(&[]));
+        assert_eq!(state.safe, 13);
+    }
+
+    #[test]
+    fn a_prepared_transaction_may_be_anyone() {
+        let mut state = State::default();
+        state.observe(5, holders(&["3/1"]));
+        // The server was restarted: 3/1 is prepared, under another name.
+        state.observe(6, holders(&["-1/700", "3/1"]));
+        state.observe(6, holders(&["-1/700"]));
+        assert_eq!(state.safe, 0);
+        state.observe(7, holders(&["4/1"]));
+        assert_eq!(state.safe, 5);
+        state.observe(7, holders(&[]));
+        assert_eq!(state.safe, 7);
+    }
 }
