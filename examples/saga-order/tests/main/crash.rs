@@ -63,7 +63,7 @@ fn two_hundred_orders_survive_sixteen_kills(place: &Place) {
     let mut random = Random(0x5eed_0000_0000_0001);
     let answered = Mutex::new(BTreeMap::new());
     let mut published = BTreeSet::new();
-    drop(Process::start(place, &[]));
+    drop(Process::start(place, &SETTINGS));
     place.execute("UPDATE stock SET available = 20 WHERE product_id = 'prod-rare'");
     let in_all = place.number("SELECT CAST(sum(available) AS bigint) AS n FROM stock");
 
