@@ -196,8 +196,9 @@ impl Inner {
         *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
-    fn enter(&self, id: Uuid) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    /// Answers whether it was not there before.
+    fn enter(&self, id: Uuid) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
     }
 
     fn leave(&self, id: Uuid) {

@@ -10,6 +10,7 @@ use axum::Router;
 use potter_core::telemetry::{MetricsHandle, Shutdown, Telemetry};
 use potter_core::{Error, ErrorKind};
 use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
 
 use crate::settings::Settings;
 
@@ -36,6 +37,8 @@ pub struct Context {
     pub settings: Settings,
     /// What stops it: background work ends when its token is cancelled.
     pub shutdown: Shutdown,
+    /// What works beside the requests: the program ends when these tasks have ended, too.
+    pub background: TaskTracker,
     /// Its metrics.
     pub metrics: MetricsHandle,
 }
@@ -75,10 +78,19 @@ where
             program,
             settings,
             shutdown: Shutdown::on_signals()?,
+            background: TaskTracker::new(),
             metrics: telemetry.metrics(),
         };
         let router = app(context.clone()).await?;
-        serve(router, &context).await
+        let served = serve(router, &context).await;
+        // It may have ended because it could not listen: what works beside it ends as well.
+        context.shutdown.stop();
+        context.background.close();
+        let grace = context.shutdown.grace();
+        if tokio::time::timeout(grace, context.background.wait()).await.is_err() {
+            tracing::warn!("stopped with background work under way: it took too long");
+        }
+        served
     });
     // Blocking work that hangs must not keep the program from its end.
     runtime.shutdown_timeout(Duration::from_millis(500));

@@ -125,10 +125,10 @@ async fn send(
 ) -> Result<Started> {
     let inner = &orchestrator.inner;
     // With room here, it is stored as ours and runs at once: no claim, one commit less.
-    let permit = inner.room();
+    // Another start with this id may be under way here: the entry is its own, not ours to leave.
+    let permit = inner.room().filter(|_| inner.enter(saga.id));
     if permit.is_some() {
         saga.owner = Some(inner.node);
-        inner.enter(saga.id);
     }
     let mut guard = LeaveUnlessKept { inner, id: saga.id, kept: permit.is_none() };
     let inserted = inner.store.insert(None, &saga).await?;

@@ -39,12 +39,12 @@ const INSERT: Sql = Sql::new(
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'pending', $10, $11, $12,
          CAST(unixepoch('subsec') * 1000000 AS INTEGER),
          CAST(unixepoch('subsec') * 1000000 AS INTEGER) + $13)
-     ON CONFLICT (name, key) DO NOTHING RETURNING id",
+     ON CONFLICT DO NOTHING RETURNING id",
     "INSERT INTO potter_sagas (id, name, version, definition_hash, key, input_hash, input, metadata,
          correlation_id, status, steps_total, owner, fence, wake_at, deadline_at)
      VALUES ($1, $2, $3, $4, $5, $6, $7::json, $8::json, $9, 'pending', $10, $11, $12,
          clock_timestamp(), clock_timestamp() + $13 * interval '1 microsecond')
-     ON CONFLICT (name, key) DO NOTHING RETURNING id",
+     ON CONFLICT DO NOTHING RETURNING id",
 );
 
 // The log rows are inserted by the same statement: one round trip, and none without the fence.
@@ -291,7 +291,10 @@ fn existing(row: Option<&Row>, saga: &NewSaga) -> Result<Inserted> {
     let row = row.ok_or_else(|| {
         Error::new(
             ErrorKind::Conflict,
-            format!("the saga with key \"{}\" was removed at the same moment", saga.key),
+            format!(
+                "saga {} is another one, or the one with key \"{}\" was removed at the same moment",
+                saga.id, saga.key
+            ),
         )
     })?;
     existing_id(saga, row.uuid("id")?, &row.text("input_hash")?)
