@@ -1,4 +1,4 @@
-//! Durable sagas.
+#![doc = include_str!("../README.md")]
 
 mod decide;
 mod definition;
