@@ -216,9 +216,9 @@ fn a_cancelled_order_leaves_nothing(place: &Place) {
     let body = json!({ "customer_id": "customer-123", "items": items() }).to_string();
     // Before anything is done; within the first step; within the third.
     for (fail_once, delay_ms, versions) in
-        [("reserve_inventory", 50, 0..=0), ("", 50, 3..=3), ("", 600, 4..=5)]
+        [("reserve_inventory", 100, 0..=0), ("", 100, 3..=3), ("", 1500, 4..=5)]
     {
-        let variables = [("STEP_DELAY_MS", "250"), ("FAIL_ONCE", fail_once)];
+        let variables = [("STEP_DELAY_MS", "600"), ("FAIL_ONCE", fail_once)];
         let process = Process::start(place, &variables);
         let accepted = process.place("", &body).unwrap().json();
         let path = format!("/api/v1/sagas/{}", accepted["saga_id"].as_str().unwrap());
