@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use potter_core::{Database, Metadata};
 use potter_eventsourcing::{ExecuteError, Repository};
-use potter_saga::{EntryKind, SagaStore, StepContext, StepError, StepOptions};
+use potter_saga::{SagaStore, StepContext, StepError, StepOptions};
 use uuid::Uuid;
 
 pub use complete_order::{CompleteOrder, CompletedOrder};
@@ -74,16 +74,11 @@ impl Tools {
             self.orders.execute_in(cx.tx().await?, &order_id.to_string(), &command, metadata).await;
         asked.map(|_| ()).map_err(step_error)
     }
+}
 
-    /// Why the saga goes back.
-    async fn reason(&self, saga_id: Uuid) -> Result<String, StepError> {
-        let log = self.sagas.log(saga_id).await?;
-        let turned =
-            log.into_iter().rev().map(|row| row.entry).find(|entry| {
-                matches!(entry.kind, EntryKind::Compensating | EntryKind::Cancelling)
-            });
-        Ok(turned.and_then(|entry| entry.error).unwrap_or_else(|| "called off".to_owned()))
-    }
+/// Why the saga goes back.
+fn reason(cx: &StepContext) -> String {
+    cx.reason().unwrap_or("called off").to_owned()
 }
 
 /// The metadata of what the step causes.

@@ -252,6 +252,7 @@ impl Executor {
             attempt: saga.progress.attempts + 1,
             fence: saga.fence,
             metadata: saga.metadata.clone(),
+            reason: saga.progress.reason.clone(),
         }
     }
 

@@ -126,6 +126,8 @@ pub(crate) struct Progress {
     pub(crate) uncertain: bool,
     pub(crate) outputs: Outputs,
     cancelled: bool,
+    /// Why it goes back.
+    pub(crate) reason: Option<String>,
     /// Rows in the log.
     pub(crate) seq: i64,
 }
@@ -141,6 +143,7 @@ impl Progress {
             uncertain: false,
             outputs: Outputs { input, steps: vec![None; steps] },
             cancelled: false,
+            reason: None,
             seq: 0,
         }
     }
@@ -167,6 +170,7 @@ impl Progress {
             EntryKind::Compensating | EntryKind::Cancelling => {
                 self.cancelled |= entry.kind == EntryKind::Cancelling;
                 self.direction = Direction::Backward;
+                self.reason.clone_from(&entry.error);
                 self.uncertain = entry.uncertain;
                 let from = if entry.uncertain { self.cursor + 1 } else { self.cursor };
                 self.go_back(definition, from);

@@ -156,6 +156,7 @@ pub struct StepContext {
     pub(crate) attempt: u32,
     pub(crate) fence: i64,
     pub(crate) metadata: Metadata,
+    pub(crate) reason: Option<String>,
 }
 
 impl StepContext {
@@ -222,6 +223,12 @@ impl StepContext {
     /// one than it has seen is safe from a process that was paused.
     pub fn fencing_token(&self) -> i64 {
         self.fence
+    }
+
+    /// Why the saga goes back (the step that refused and its reason, a cancellation, a deadline);
+    /// `None` while it goes forward.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
     /// Correlation id, tenant, trace: as given at the start of the saga.

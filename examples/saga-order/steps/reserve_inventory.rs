@@ -77,7 +77,7 @@ impl Compensate for ReserveInventory {
         order: PlacedOrder,
         _: Option<Reservation>,
     ) -> Result<(), StepError> {
-        let reason = self.0.reason(cx.saga_id()).await?;
+        let reason = super::reason(cx);
         let reservation_id = cx.run_key();
         shop::release(cx.tx().await?, reservation_id, &order.items).await?;
         self.0.ask(cx, order.order_id, OrderCommand::Cancel(reason)).await

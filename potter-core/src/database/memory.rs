@@ -37,13 +37,13 @@ use crate::clock::SharedClock;
 /// ```
 pub trait MemoryTable: Send + 'static {
     /// What rows are found by.
-    type Key: Ord + Clone + Send;
+    type Key: Ord + Clone + Send + Sync;
     /// What is stored.
-    type Row: Clone + Send;
+    type Row: Clone + Send + Sync;
 }
 
 #[derive(Default)]
-struct Tables(HashMap<TypeId, Box<dyn Any + Send>>);
+struct Tables(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
 
 impl Tables {
     fn of<T: MemoryTable>(&mut self) -> &mut BTreeMap<T::Key, T::Row> {
@@ -86,7 +86,7 @@ impl MemoryDatabase {
     }
 }
 
-type Undo = Box<dyn FnOnce(&mut Tables) + Send>;
+type Undo = Box<dyn FnOnce(&mut Tables) + Send + Sync>;
 
 /// A transaction on the memory database: it holds the whole database until it ends.
 pub struct MemoryTx {

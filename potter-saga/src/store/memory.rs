@@ -75,6 +75,9 @@ fn insert(tx: &mut MemoryTx, saga: &NewSaga) -> Result<Inserted> {
         let hash = tx.get::<Sagas>(&id).map(|(_, hash)| hash.clone()).unwrap_or_default();
         return rules::existing_id(saga, id, &hash);
     }
+    if tx.get::<Sagas>(&saga.id).is_some() {
+        return Err(rules::id_taken(saga));
+    }
     let now = tx.now();
     let record = SagaRecord {
         id: saga.id,

@@ -99,6 +99,14 @@ pub(super) fn existing_id(saga: &NewSaga, id: Uuid, input_hash: &str) -> Result<
     Err(Error::new(ErrorKind::KeyReused, message))
 }
 
+pub(super) fn id_taken(saga: &NewSaga) -> Error {
+    let message = format!(
+        "saga {} is another one, or the one with key \"{}\" was removed at the same moment",
+        saga.id, saga.key
+    );
+    Error::new(ErrorKind::Conflict, message)
+}
+
 pub(super) fn fenced(advance: &Advance) -> Error {
     let message = format!(
         "saga {} was taken over by another process (token {} is not the last): nothing was written",

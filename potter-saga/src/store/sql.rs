@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use potter_core::{Database, Engine, Json, Migration, Migrations, Row, Sql, Tx, values};
 use uuid::Uuid;
 
-use super::rules::{cancel, existing_id, fenced, not_found, resume, resumed_entry};
+use super::rules::{cancel, existing_id, fenced, id_taken, not_found, resume, resumed_entry};
 use super::{
     Advance, Advanced, ClaimRequest, Claimed, Inserted, LogRecord, NewSaga, SagaFilter, SagaRecord,
     SagaStore, saga_json,
@@ -288,15 +288,7 @@ fn advanced(row: Option<&Row>, advance: &Advance) -> Result<Advanced> {
 }
 
 fn existing(row: Option<&Row>, saga: &NewSaga) -> Result<Inserted> {
-    let row = row.ok_or_else(|| {
-        Error::new(
-            ErrorKind::Conflict,
-            format!(
-                "saga {} is another one, or the one with key \"{}\" was removed at the same moment",
-                saga.id, saga.key
-            ),
-        )
-    })?;
+    let row = row.ok_or_else(|| id_taken(saga))?;
     existing_id(saga, row.uuid("id")?, &row.text("input_hash")?)
 }
 

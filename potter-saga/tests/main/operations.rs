@@ -31,6 +31,28 @@ async fn sixty_four_starts_with_one_key_are_one_saga(fresh: Fresh) {
     assert_eq!(script.journal(), ["run a", "run b", "run c"]);
 }
 
+async fn starts_with_one_id_run_once(fresh: Fresh) {
+    let gate = Gate::new();
+    let script = Script::default().on("run a", [Act::Gate(gate.clone())]);
+    let orchestrator = orchestrator(&fresh, Three::new(&script)).await;
+    let running = orchestrator.spawn().await.unwrap();
+    let id = potter_core::new_id();
+    let first = orchestrator.start::<Three>(&7).id(id).key("one").await.unwrap();
+    gate.entered().await;
+    for _ in 0..4 {
+        let again = orchestrator.start::<Three>(&7).id(id).key("one").await.unwrap();
+        assert_eq!((again.id, again.created), (first.id, false));
+        orchestrator.wake();
+    }
+    let clash = orchestrator.start::<Three>(&7).id(id).key("another").await.unwrap_err();
+    assert_eq!(clash.kind(), ErrorKind::Conflict, "{clash}");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    gate.leave.add_permits(1);
+    ended(&orchestrator.wait(id, LIMIT).await.unwrap(), SagaStatus::Completed);
+    running.shutdown().await.unwrap();
+    assert_eq!(script.journal(), ["run a", "run b", "run c"], "it was not claimed beside itself");
+}
+
 async fn a_start_in_the_callers_transaction_follows_it(fresh: Fresh) {
     let script = Script::default();
     let orchestrator = orchestrator(&fresh, Three::new(&script)).await;
@@ -402,6 +424,7 @@ async fn two_processes_share_many_sagas(fresh: Fresh) {
 
 on_every_engine! {
     sixty_four_starts_with_one_key_are_one_saga;
+    starts_with_one_id_run_once;
     a_start_in_the_callers_transaction_follows_it;
     a_cancelled_saga_is_undone_after_the_running_step;
     a_cancel_after_the_pivot_is_refused;

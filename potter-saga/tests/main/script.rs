@@ -100,7 +100,7 @@ impl<const N: usize> Step for Scripted<N> {
     type Output = u32;
 
     async fn run(&self, cx: &mut StepContext, input: u32) -> Result<u32, StepError> {
-        assert_eq!(cx.direction(), Direction::Forward);
+        assert_eq!((cx.direction(), cx.reason()), (Direction::Forward, None));
         act(self.script.next(&format!("run {}", Self::NAME), "")).await?;
         Ok(input + 1)
     }
@@ -134,6 +134,7 @@ impl<const N: usize> Compensate for Scripted<N> {
         output: Option<u32>,
     ) -> Result<(), StepError> {
         assert_eq!(cx.direction(), Direction::Backward);
+        assert!(cx.reason().is_some(), "an undo is told why");
         let note = if output.is_some() { "" } else { " (uncertain)" };
         act(self.script.next(&format!("undo {}", Self::NAME), note)).await
     }
@@ -210,4 +211,10 @@ pub(crate) async fn run(fresh: &Fresh, saga: Three) -> (Orchestrator, SagaRecord
 
 pub(crate) fn ended(record: &SagaRecord, status: SagaStatus) {
     assert_eq!(record.status, status, "{:?} {:?}", record.parked, record.error);
+}
+
+/// What users' helpers borrow across an await.
+#[expect(dead_code, reason = "it is enough that it compiles")]
+fn a_context_can_be_shared(cx: &StepContext) -> impl Sync + Send + '_ {
+    cx
 }
