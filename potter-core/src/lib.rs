@@ -1,4 +1,4 @@
-//! The ground that every Potter crate stands on.
+#![doc = include_str!("../README.md")]
 
 mod backoff;
 pub mod bus;
@@ -14,6 +14,8 @@ mod outbox;
 mod schema;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod trace_context;
 
 pub use backoff::{Backoff, jitter};
