@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use examples_common::{Context, StartError, env_text};
 use potter_core::{
-    Database, DatabaseOptions, Error, MessageBus, Metadata, OutboxMessage, Relay, RelayOptions,
-    derived_id, new_id,
+    Database, DatabaseOptions, Error, InProcessBus, MessageHandler, Metadata, OutboxMessage, Relay,
+    RelayOptions, derived_id, new_id,
 };
 use potter_eventsourcing::{Repository, event_store};
 use potter_saga::{
@@ -115,11 +115,13 @@ impl Service {
             .await
     }
 
-    /// Moves messages from the outbox to the log, which stands for a broker here.
+    /// Moves messages from the outbox to a handler that writes them to the log.
     fn relay(&self) -> Relay {
         let mut options = RelayOptions::default();
         options.lease_ttl = self.tools.switches.lease;
-        Relay::new(self.tools.database.clone(), Arc::new(LogBus), options)
+        let bus = InProcessBus::new();
+        bus.subscribe("order", ToLog);
+        Relay::new(self.tools.database.clone(), Arc::new(bus), options)
     }
 }
 
@@ -159,11 +161,11 @@ pub async fn connect(url: &str, lease: Duration) -> Result<Database, StartError>
     })
 }
 
-struct LogBus;
+struct ToLog;
 
 #[async_trait]
-impl MessageBus for LogBus {
-    async fn publish(
+impl MessageHandler for ToLog {
+    async fn handle(
         &self,
         message: &OutboxMessage,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

@@ -265,7 +265,8 @@ impl Database {
         self.now().await.map(|_| ())
     }
 
-    /// Closes the connections. Transactions that are under way end first.
+    /// Closes the connections. Transactions that are under way may end first, as long as a caller
+    /// would wait for a connection. Whoever comes later gets `Closed`.
     pub async fn close(&self) {
         match &self.inner {
             Inner::Memory(_) => {}

@@ -30,6 +30,8 @@ pub use idempotency::{Begun, IdempotencyStore, Ticket};
 pub use json::Json;
 pub use lease::Lease;
 pub use metadata::Metadata;
-pub use outbox::{MessageBus, Outbox, OutboxMessage, Relay, RelayOptions, Relayed};
+pub use outbox::{
+    InProcessBus, MessageBus, MessageHandler, Outbox, OutboxMessage, Relay, RelayOptions, Relayed,
+};
 pub use schema::{MIGRATIONS, migrate};
 pub use trace_context::TraceContext;

@@ -18,10 +18,12 @@
 //! The columns are those of Debezium's outbox event router, so change data capture can take the
 //! relay's place. The pattern: Richardson, "Transactional outbox".
 
+mod in_process;
 mod memory;
 mod message;
 mod relay;
 
+pub use in_process::{InProcessBus, MessageHandler};
 pub use message::OutboxMessage;
 pub use relay::{MessageBus, Relay, RelayOptions, Relayed};
 

@@ -35,6 +35,7 @@ struct Inner<D: Database> {
     options: ConnectOptions<D>,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Idle<D>>>,
+    limit: u32,
     acquire_timeout: Duration,
     ages: bool,
 }
@@ -84,6 +85,7 @@ impl<D: Database> Warm<D> {
                 options,
                 permits: Arc::new(Semaphore::new(limit as usize)),
                 idle: Mutex::default(),
+                limit,
                 acquire_timeout,
                 ages,
             }),
@@ -154,10 +156,12 @@ impl<D: Database> Warm<D> {
         }
     }
 
-    /// Closes the idle connections and lets no one take another; waits for those in use, as long
-    /// as a caller of [`take`](Self::take) would.
+    /// Waits for the connections in use, as long as a caller of [`take`](Self::take) would; then
+    /// closes all and lets no one take another.
     pub(super) async fn close(&self) {
         let inner = &self.inner;
+        let all = inner.permits.acquire_many(inner.limit);
+        let _all = tokio::time::timeout(inner.acquire_timeout, all).await;
         inner.permits.close();
         let idle: Vec<_> =
             inner.idle.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
