@@ -179,8 +179,8 @@ mod tests {
         Outbox.enqueue(&mut tx, &other).await.unwrap();
         tx.commit().await.unwrap();
 
-        let mut options = RelayOptions::default();
-        options.backoff = crate::Backoff::fixed(Duration::ZERO).unlimited();
+        let backoff = crate::Backoff::fixed(Duration::ZERO).unlimited();
+        let options = RelayOptions { backoff, ..RelayOptions::default() };
         let relay = Relay::new(database.clone(), Arc::new(bus), options);
         let lease =
             Lease::acquire(&database, "relay", Duration::from_secs(60)).await.unwrap().unwrap();
