@@ -1,8 +1,8 @@
 //! Group commit: appends that come at the same time share a transaction, and each keeps its own
 //! answer.
 //!
-//! There is no artificial delay. An append that finds a free committer starts one; what arrives
-//! while all committers are busy is taken together by the next that is done.
+//! There is no artificial delay. An append that finds nobody at work is committed at once, by its
+//! own caller; what arrives meanwhile is taken together by a task that starts when it is done.
 //!
 //! # Invariants
 //! 1. Every append that was let in is answered: also when the group fails as a whole, a committer
@@ -13,7 +13,8 @@
 //! 3. Appends of one stream in one group are carried out in the order of arrival (the sort by
 //!    stream is stable). Two groups at once may swap two appends to a stream; nobody can tell,
 //!    as a caller waits for its answer before it appends again.
-//! 4. A caller that goes away takes nothing with it: the group is run by a task of its own.
+//! 4. A caller that goes away takes nothing with it: groups are run by tasks of their own, and one
+//!    who commits alone passes the turn on when dropped ([`Turn`]).
 //!
 //! A connection that breaks before the answer leaves the outcome open. Appends are idempotent by
 //! their event ids, so the group is simply sent again; only if no answer can be had at all do
@@ -79,6 +80,10 @@ impl<C: Commit> CommitQueue<C> {
     }
 
     pub(crate) async fn append(&self, append: Append) -> Result<Appended> {
+        if let Some(_turn) = Turn::take(&self.shared) {
+            let alone = commit_settled(&self.shared.target, std::slice::from_ref(&append)).await;
+            return alone?.pop().unwrap_or_else(|| Err(stopped()));
+        }
         let room = Arc::clone(&self.shared.room).acquire_owned().await.map_err(|source| {
             Error::with_source(ErrorKind::Internal, "the queue of appends was closed", source)
         })?;
@@ -91,12 +96,39 @@ impl<C: Commit> CommitQueue<C> {
             start
         };
         if start {
-            // Counted above; the guard takes it back however the task ends.
-            let shared = Arc::clone(&self.shared);
-            let committer = Committer { shared, group: Vec::new(), counted: true };
-            tokio::spawn(committer.run());
+            Committer::start(Arc::clone(&self.shared));
         }
         answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+/// The right to commit alone: nobody else is at work, and nothing waits. It counts as a committer
+/// and hands what came meanwhile to a task.
+struct Turn<C: Commit> {
+    shared: Arc<Shared<C>>,
+}
+
+impl<C: Commit> Turn<C> {
+    fn take(shared: &Arc<Shared<C>>) -> Option<Self> {
+        let mut queue = shared.lock();
+        if queue.committers > 0 || !queue.waiting.is_empty() {
+            return None;
+        }
+        queue.committers = 1;
+        drop(queue);
+        Some(Self { shared: Arc::clone(shared) })
+    }
+}
+
+impl<C: Commit> Drop for Turn<C> {
+    fn drop(&mut self) {
+        let mut queue = self.shared.lock();
+        if queue.waiting.is_empty() {
+            queue.committers -= 1;
+            return;
+        }
+        drop(queue);
+        Committer::start(Arc::clone(&self.shared));
     }
 }
 
@@ -129,6 +161,14 @@ struct Committer<C> {
 }
 
 impl<C: Commit> Committer<C> {
+    /// Starts one that is counted already; its guard takes the count back however it ends.
+    fn start(shared: Arc<Shared<C>>) {
+        let committer = Self { shared, group: Vec::new(), counted: true };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(committer.run());
+        }
+    }
+
     async fn run(mut self) {
         loop {
             let mut jobs = {

@@ -5,6 +5,8 @@
 //! A group of appends is four statements, whatever its size: two to read what matters, a pure
 //! decision (`plan`), two to write.
 
+mod single;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
@@ -67,6 +69,10 @@ struct Writer {
 impl Commit for Writer {
     async fn commit(&self, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
         let mut tx = self.database.begin().await?;
+        if let Some(appended) = single::append(&mut tx, appends).await? {
+            tx.commit().await?;
+            return Ok(vec![Ok(appended)]);
+        }
         let answers = append_group(&mut tx, appends).await?;
         tx.commit().await?;
         Ok(answers)
@@ -180,8 +186,11 @@ impl EventStore for SqliteEventStore {
     ) -> Result<Appended> {
         engine_is(Engine::Sqlite, tx.engine())?;
         let append = Append::new(stream, expected, events, &self.options)?;
-        let mut answers = append_group(tx, std::slice::from_ref(&append)).await?;
-        let answer = answers.pop();
+        let appends = std::slice::from_ref(&append);
+        if let Some(appended) = single::append(tx, appends).await? {
+            return Ok(appended);
+        }
+        let answer = append_group(tx, appends).await?.pop();
         answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "an append was not answered")))
     }
 
