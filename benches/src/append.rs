@@ -99,15 +99,6 @@ fn floor(target: Target, operations: u32, writers: u32, batch: u32) -> Prepared 
 async fn on_sqlite(connection: &mut sqlx::SqliteConnection, writer: u32, before: u32, batch: u32) {
     let stream = format!("account-{writer}");
     let mut tx = connection.begin_with("BEGIN IMMEDIATE").await.unwrap();
-    sqlx::query(
-        "INSERT INTO potter_streams (stream_id, version) VALUES ($1, $2)
-         ON CONFLICT (stream_id) DO UPDATE SET version = excluded.version",
-    )
-    .bind(&stream)
-    .bind(before + batch)
-    .execute(&mut *tx)
-    .await
-    .unwrap();
     for offset in 1..=batch {
         sqlx::query(
             "INSERT INTO potter_events

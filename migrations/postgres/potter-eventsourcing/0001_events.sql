@@ -39,7 +39,6 @@ RETURNS TABLE (
     idx integer, outcome text, first_version bigint, last_version bigint,
     last_position bigint, current_version bigint)
 LANGUAGE plpgsql
-SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -88,7 +87,11 @@ BEGIN
             RETURNING s.version INTO v_version;
         END IF;
 
-        PERFORM 1 FROM potter_events e WHERE e.event_id = ANY (p_ids[v_lo:v_hi]) LIMIT 1;
+        IF v_count = 1 THEN
+            PERFORM 1 FROM potter_events e WHERE e.event_id = p_ids[v_lo];
+        ELSE
+            PERFORM 1 FROM potter_events e WHERE e.event_id = ANY (p_ids[v_lo:v_hi]) LIMIT 1;
+        END IF;
         IF FOUND THEN
             IF v_version = v_count THEN
                 DELETE FROM potter_streams s WHERE s.stream_id = v_stream;

@@ -5,7 +5,7 @@
 //! writes is known to the ones behind it in the group: heads, event ids and positions are carried
 //! on in [`Known`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use potter_core::Json;
 use uuid::Uuid;
@@ -50,8 +50,6 @@ pub(crate) struct Planned<'a> {
     /// One for each append.
     pub(crate) answers: Vec<Result<Appended>>,
     pub(crate) inserts: Vec<Insert<'a>>,
-    /// The new versions of the streams that changed.
-    pub(crate) heads: BTreeMap<StreamId, u64>,
 }
 
 pub(crate) fn plan<'a>(appends: &'a [Append], mut known: Known) -> Planned<'a> {
@@ -97,7 +95,6 @@ fn plan_one<'a>(
         });
     }
     known.heads.insert(append.stream.clone(), version);
-    planned.heads.insert(append.stream.clone(), version);
     Ok(Appended {
         first_version: current + 1,
         last_version: version,

@@ -1,24 +1,19 @@
 //! Events in SQLite.
 //!
-//! SQLite has one writer at a time and every append takes its place before it reads
-//! (`BEGIN IMMEDIATE`), so positions are in the order of commits and what is visible is final.
-//! A group of appends is four statements, whatever its size: two to read what matters, a pure
-//! decision (`plan`), two to write.
+//! SQLite has one writer at a time, and every append takes its place before it reads. So
+//! positions are in the order of commits, and what is visible is final. An append alone is one
+//! statement; a group is three, whatever its size (`group`).
 
-mod single;
-
-use std::collections::BTreeMap;
+mod group;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use potter_core::{Database, Engine, Json, Tx, values};
-use serde_json::json;
+use potter_core::{Database, Engine, Tx};
 
 use super::append::{Append, ExpectedVersion};
 use super::commit_queue::{Commit, CommitQueue};
 use super::options::StoreOptions;
 use super::pages::{AllCursor, next_in_stream, pages};
-use super::plan::{Insert, Known, KnownEvent, plan};
 use super::read::{ReadAllOptions, ReadOptions};
 use super::rows::{self, Source, unsigned};
 use super::{EventStore, engine_is};
@@ -68,94 +63,35 @@ struct Writer {
 #[async_trait]
 impl Commit for Writer {
     async fn commit(&self, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
-        let mut tx = self.database.begin().await?;
-        if let Some(appended) = single::append(&mut tx, appends).await? {
-            tx.commit().await?;
+        if let [append] = appends
+            && let Some(appended) = self.commit_alone(append).await?
+        {
             return Ok(vec![Ok(appended)]);
         }
-        let answers = append_group(&mut tx, appends).await?;
+        let mut tx = self.database.begin().await?;
+        let answers = group::append(&mut tx, appends).await?;
         tx.commit().await?;
         Ok(answers)
     }
 }
 
-const HEADS: &str =
-    "SELECT NULL AS stream_id, seq AS version FROM sqlite_sequence WHERE name = 'potter_events'
-     UNION ALL
-     SELECT s.stream_id, s.version FROM json_each($1) AS wanted
-     CROSS JOIN potter_streams AS s ON s.stream_id = wanted.value";
-
-const SEEN: &str = "SELECT e.event_id, e.stream_id, e.version, e.global_position, e.event_type,
-            e.schema_version, e.payload
-     FROM json_each($1) AS wanted CROSS JOIN potter_events AS e ON e.event_id = wanted.value";
-
-const INSERT: &str = "INSERT INTO potter_events
-        (global_position, stream_id, version, event_id, event_type, schema_version, payload, metadata, segment)
-     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
-            value ->> 6, value ->> 7, value ->> 8
-     FROM json_each($1) ORDER BY key";
-
-const MOVE_HEADS: &str = "INSERT INTO potter_streams (stream_id, version)
-     SELECT key, value FROM json_each($1) WHERE true
-     ON CONFLICT (stream_id) DO UPDATE SET version = excluded.version";
-
-async fn append_group(tx: &mut Tx, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
-    let known = known(tx, appends).await?;
-    let planned = plan(appends, known);
-    if !planned.inserts.is_empty() {
-        let rows: Vec<_> = planned.inserts.iter().map(row).collect();
-        tx.execute(INSERT, values![Json::of(&rows)?]).await?;
-        let heads: BTreeMap<&str, u64> =
-            planned.heads.iter().map(|(stream, version)| (stream.as_str(), *version)).collect();
-        tx.execute(MOVE_HEADS, values![Json::of(&heads)?]).await?;
-    }
-    Ok(planned.answers)
-}
-
-async fn known(tx: &mut Tx, appends: &[Append]) -> Result<Known> {
-    let mut known = Known::default();
-    let streams: Vec<_> = appends.iter().map(|append| append.stream.as_str()).collect();
-    for row in tx.fetch_all(HEADS, values![Json::of(&streams)?]).await? {
-        let version = unsigned(&row, "version")?;
-        match row.opt_text("stream_id")? {
-            Some(stream) => {
-                known.heads.insert(StreamId::parse(stream)?, version);
-            }
-            None => known.last_position = version,
+impl Writer {
+    /// One append in one statement. `None` when it wrote nothing: why is for the group to say.
+    async fn commit_alone(&self, append: &Append) -> Result<Option<Appended>> {
+        let rows = self.database.write(group::ALONE, &group::alone_values(append)?).await?;
+        if rows.is_empty() {
+            return Ok(None);
         }
+        // SQLite promises no order for what it returns.
+        let (mut first_version, mut last_version, mut last_position) = (u64::MAX, 0, 0);
+        for row in &rows {
+            let version = unsigned(row, "version")?;
+            first_version = first_version.min(version);
+            last_version = last_version.max(version);
+            last_position = last_position.max(unsigned(row, "global_position")?);
+        }
+        Ok(Some(Appended { first_version, last_version, last_position, duplicate: false }))
     }
-    let ids: Vec<_> = appends
-        .iter()
-        .flat_map(|append| &append.events)
-        .map(|new| new.event.event_id.to_string())
-        .collect();
-    for row in tx.fetch_all(SEEN, values![Json::of(&ids)?]).await? {
-        let event = KnownEvent {
-            stream: StreamId::parse(row.text("stream_id")?)?,
-            version: unsigned(&row, "version")?,
-            global_position: unsigned(&row, "global_position")?,
-            event_type: row.text("event_type")?,
-            schema_version: u32::try_from(row.i64("schema_version")?).unwrap_or(0),
-            payload: row.json("payload")?,
-        };
-        known.events.insert(row.uuid("event_id")?, event);
-    }
-    Ok(known)
-}
-
-fn row(insert: &Insert<'_>) -> serde_json::Value {
-    let event = &insert.event.event;
-    json!([
-        insert.global_position,
-        insert.stream.as_str(),
-        insert.version,
-        event.event_id.to_string(),
-        event.event_type,
-        event.schema_version,
-        event.payload.as_str(),
-        insert.event.metadata.as_str(),
-        insert.stream.segment(),
-    ])
 }
 
 #[async_trait]
@@ -186,11 +122,8 @@ impl EventStore for SqliteEventStore {
     ) -> Result<Appended> {
         engine_is(Engine::Sqlite, tx.engine())?;
         let append = Append::new(stream, expected, events, &self.options)?;
-        let appends = std::slice::from_ref(&append);
-        if let Some(appended) = single::append(tx, appends).await? {
-            return Ok(appended);
-        }
-        let answer = append_group(tx, appends).await?.pop();
+        let mut answers = group::append(tx, std::slice::from_ref(&append)).await?;
+        let answer = answers.pop();
         answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "an append was not answered")))
     }
 
