@@ -39,6 +39,9 @@ RETURNS TABLE (
     idx integer, outcome text, first_version bigint, last_version bigint,
     last_position bigint, current_version bigint)
 LANGUAGE plpgsql
+-- Plans of a function are kept. One that was made for an empty table would read the whole table
+-- for the ids of every batch, however large it has become.
+SET enable_seqscan = off
 AS $$
 #variable_conflict use_column
 DECLARE
