@@ -122,8 +122,9 @@ async fn a_server_that_refuses() {
 #[tokio::test]
 async fn a_database_that_is_not_there() {
     let test = TestDatabase::postgres().await;
-    let (place, parameters) = test.url().split_once('?').unwrap_or((test.url(), ""));
-    let missing = format!("{place}_missing?{parameters}");
+    let (server, name) = test.url().rsplit_once('/').unwrap();
+    let (name, settings) = name.split_once('?').unwrap_or((name, ""));
+    let missing = format!("{server}/{name}_missing?{settings}");
     assert_says(&refused(&missing).await, ErrorKind::Config, "_missing\": create it");
     test.close().await;
 }

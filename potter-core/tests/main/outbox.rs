@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use potter_core::testing::{RecordingBus, TestDatabase};
 use potter_core::{
@@ -102,7 +103,9 @@ async fn messages_of_an_aggregate_keep_their_order_under_8_writers(test: TestDat
         });
     }
     writers.join_all().await;
+    let begun = Instant::now();
     while bus.delivered().len() < WRITERS * EACH {
+        assert!(begun.elapsed() < LONG, "{} of them came", bus.delivered().len());
         tokio::time::sleep(ms(5)).await;
     }
     stop.cancel();
@@ -161,9 +164,9 @@ async fn what_is_delivered_is_what_was_written(test: TestDatabase) {
     // PostgreSQL's jsonb has its own spacing.
     let value = |message: &OutboxMessage| message.payload.get::<Vec<String>>().unwrap();
     assert_eq!(value(&delivered[0]), value(&written));
-    let mut first = delivered[0].clone();
-    first.payload = written.payload.clone();
-    assert_eq!(first, written);
+    let mut delivered = delivered[0].clone();
+    delivered.payload = written.payload.clone();
+    assert_eq!(delivered, written);
     test.close().await;
 }
 

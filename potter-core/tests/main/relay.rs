@@ -192,7 +192,9 @@ async fn a_crash_between_publish_and_delete_redelivers_the_same_id(test: TestDat
         let lease = lease.clone();
         async move { relay.relay_batch(&lease).await }
     });
+    let begun = Instant::now();
     while inner.delivered().is_empty() {
+        assert!(begun.elapsed() < LONG, "nothing was published");
         tokio::time::sleep(ms(2)).await;
     }
     crash.abort();
@@ -326,7 +328,9 @@ async fn a_stopped_relay_hands_over_at_once(test: TestDatabase) {
     let (first_stop, second_stop) = (CancellationToken::new(), CancellationToken::new());
     let first = start(&first_stop);
     enqueue(test.database(), &message("a", 0)).await;
+    let begun = Instant::now();
     while bus.delivered().is_empty() {
+        assert!(begun.elapsed() < LONG, "nothing was published");
         tokio::time::sleep(ms(5)).await;
     }
     let second = start(&second_stop);
