@@ -26,5 +26,5 @@ pub use status::{SagaStatus, StepStatus};
 pub use step::{Compensate, Direction, Step, StepContext, StepOptions};
 pub use store::{
     Advance, Advanced, ClaimRequest, Claimed, Inserted, LogRecord, MIGRATIONS, MemorySagaStore,
-    NewSaga, SagaFilter, SagaRecord, SagaStore, SqlSagaStore, saga_store,
+    NewSaga, SagaFilter, SagaRecord, SagaStore, SqlSagaStore, UNNOTICED, saga_store,
 };

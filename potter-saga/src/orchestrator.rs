@@ -46,6 +46,8 @@ struct Inner {
     node: Uuid,
     permits: Arc<Semaphore>,
     running: Mutex<HashSet<Uuid>>,
+    /// Ours in the database, maybe, but not run here any more; since when.
+    lost: Mutex<HashMap<Uuid, Instant>>,
     /// When the lease was last renewed, by this process's monotonic clock.
     renewed: Mutex<Option<Instant>>,
     wake: Arc<Notify>,
@@ -139,6 +141,7 @@ impl OrchestratorBuilder {
                 node: new_id(),
                 permits,
                 running: Mutex::default(),
+                lost: Mutex::default(),
                 renewed: Mutex::default(),
                 wake: Arc::new(Notify::new()),
                 waiters: Mutex::default(),
@@ -203,6 +206,23 @@ impl Inner {
 
     fn leave(&self, id: Uuid) {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// It is to be claimed again, and read anew.
+    fn lose(&self, id: Uuid) {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Instant::now());
+    }
+
+    fn find(&self, id: Uuid) {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// The lost ones. What never got into the database is forgotten after a while.
+    fn lost_ids(&self) -> Vec<Uuid> {
+        const KEPT: Duration = Duration::from_secs(600);
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.retain(|_, since| since.elapsed() < KEPT);
+        lost.keys().copied().collect()
     }
 
     /// What is told when this saga ends in this process. Kept while someone waits.

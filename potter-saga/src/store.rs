@@ -51,11 +51,18 @@ pub struct ClaimRequest {
     pub node: Uuid,
     /// The names and versions that it can run.
     pub registered: Vec<(&'static str, u32)>,
-    /// Those that it is running: a saga of its own that is not among them was lost and is due.
+    /// Sagas of its own that it knows to have lost (a write failed): they are due.
+    pub lost: Vec<Uuid>,
+    /// Those that it was running when it made the request. A saga of its own that is not among
+    /// them, and was not touched for [`UNNOTICED`], was lost without its notice: it is due too.
+    /// The time is for those that it has begun since.
     pub running: Vec<Uuid>,
     /// How many at most.
     pub limit: u32,
 }
+
+/// See [`ClaimRequest::running`]. Longer than a request may wait for a connection.
+pub const UNNOTICED: Duration = Duration::from_secs(30);
 
 /// A claimed saga.
 #[derive(Clone, Debug)]

@@ -140,11 +140,16 @@ async fn send(
             guard.kept = true;
             orchestrator.launch(fresh(definition, saga), permit);
         }
+        Some(_) => {
+            // It was there before, and is run elsewhere or here under its own entry.
+            guard.kept = true;
+            inner.leave(saga.id);
+        }
         None if started.created => {
             inner.backlog.store(true, Ordering::Release);
             orchestrator.wake();
         }
-        _ => {}
+        None => {}
     }
     Ok(started)
 }
@@ -161,6 +166,7 @@ impl Drop for LeaveUnlessKept<'_> {
     fn drop(&mut self) {
         if !self.kept {
             self.inner.leave(self.id);
+            self.inner.lose(self.id);
         }
     }
 }

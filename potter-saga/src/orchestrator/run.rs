@@ -8,6 +8,7 @@ use potter_core::jitter;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{Inner, Orchestrator};
 use crate::error::{Error, ErrorKind, Result};
@@ -137,6 +138,7 @@ impl Orchestrator {
         let mut request = ClaimRequest {
             node: inner.node,
             registered: inner.registered(),
+            lost: inner.lost_ids(),
             running: inner.running_ids(),
             limit: u32::try_from(room).unwrap_or(u32::MAX),
         };
@@ -167,6 +169,7 @@ impl Orchestrator {
             let definition =
                 inner.definitions.iter().find(|((name, version), _)| (*name, *version) == key);
             if let Some((_, definition)) = definition {
+                inner.find(claimed.record.id);
                 inner.enter(claimed.record.id);
                 self.launch(Owned::from_claim(Arc::clone(definition), claimed), permit);
             }
@@ -192,6 +195,7 @@ impl Orchestrator {
         let work = async move {
             let inner = &this.inner;
             let id = saga.progress.saga_id;
+            let mut presence = Presence { inner: Arc::clone(inner), id, lost: true };
             let alive = Arc::clone(inner);
             let executor = Executor {
                 store: Arc::clone(&inner.store),
@@ -206,7 +210,8 @@ impl Orchestrator {
                 // Not at once: what failed may need a moment.
                 tokio::time::sleep(Duration::from_millis(100).mul_f64(1.0 + jitter())).await;
             }
-            inner.leave(id);
+            presence.lost = matches!(left, Left::Lost | Left::Interrupted);
+            drop(presence);
             drop(permit);
             inner.tell_waiters(id);
             this.after(&saga, left);
@@ -239,6 +244,23 @@ impl Orchestrator {
         }
         if left == Left::Lost || inner.backlog.load(Ordering::Acquire) {
             inner.wake.notify_one();
+        }
+    }
+}
+
+/// A saga that is run here. However its task ends, even by a panic of the engine, it is left; and
+/// claimed again unless it came to a rest.
+struct Presence {
+    inner: Arc<Inner>,
+    id: Uuid,
+    lost: bool,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.inner.leave(self.id);
+        if self.lost {
+            self.inner.lose(self.id);
         }
     }
 }

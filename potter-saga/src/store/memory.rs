@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     Advance, Advanced, ClaimRequest, Claimed, Inserted, LogRecord, NewSaga, SagaFilter, SagaRecord,
-    SagaStore, UNKNOWN_VERSION, rules,
+    SagaStore, UNKNOWN_VERSION, UNNOTICED, rules,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::progress::{EntryKind, LogEntry};
@@ -127,7 +127,11 @@ fn due(tx: &mut MemoryTx, request: &ClaimRequest) -> Vec<(SagaRecord, String)> {
         .collect();
     let free = |record: &SagaRecord| match record.owner {
         None => true,
-        Some(owner) if owner == request.node => !request.running.contains(&record.id),
+        Some(owner) if owner == request.node => {
+            let unnoticed =
+                !request.running.contains(&record.id) && record.updated_at + UNNOTICED < now;
+            request.lost.contains(&record.id) || unnoticed
+        }
         Some(owner) => !alive.contains(&owner),
     };
     let mut due: Vec<_> = tx

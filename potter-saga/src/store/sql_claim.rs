@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::rules::{unknown_version, unpark, whole_entry};
 use super::sql::{SqlSagaStore, entry_of, micros, record_of, select};
-use super::{ClaimRequest, Claimed, UNKNOWN_VERSION};
+use super::{ClaimRequest, Claimed, UNKNOWN_VERSION, UNNOTICED};
 use crate::error::Result;
 use crate::progress::{EntryKind, LogEntry};
 use crate::status::SagaStatus;
@@ -22,7 +22,9 @@ macro_rules! due_sqlite {
         "WHERE status IN ('pending', 'running', 'compensating')
            AND wake_at <= CAST(unixepoch('subsec') * 1000000 AS INTEGER)
            AND (name || '/' || version) IN (SELECT value FROM json_each($3))
-           AND (owner IS NULL OR (owner = $1 AND id NOT IN (SELECT value FROM json_each($2)))
+           AND (owner IS NULL OR (owner = $1 AND (id IN (SELECT value FROM json_each($5))
+                 OR (id NOT IN (SELECT value FROM json_each($2))
+                     AND updated_at < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - $6)))
              OR (owner <> $1 AND owner NOT IN (SELECT id FROM potter_saga_nodes
                  WHERE expires_at > CAST(unixepoch('subsec') * 1000000 AS INTEGER))))
          ORDER BY wake_at LIMIT $4"
@@ -34,7 +36,9 @@ macro_rules! due_postgres {
         "WHERE s.status IN ('pending', 'running', 'compensating') AND s.wake_at <= clock_timestamp()
            AND (s.name || '/' || s.version) IN (SELECT jsonb_array_elements_text($3::jsonb))
            AND (s.owner IS NULL
-             OR (s.owner = $1 AND s.id::text NOT IN (SELECT jsonb_array_elements_text($2::jsonb)))
+             OR (s.owner = $1 AND (s.id::text IN (SELECT jsonb_array_elements_text($5::jsonb))
+                 OR (s.id::text NOT IN (SELECT jsonb_array_elements_text($2::jsonb))
+                     AND s.updated_at < clock_timestamp() - $6 * interval '1 microsecond')))
              OR (s.owner <> $1 AND NOT EXISTS (SELECT 1 FROM potter_saga_nodes n
                  WHERE n.id = s.owner AND n.expires_at > clock_timestamp())))
          ORDER BY s.wake_at LIMIT $4"
@@ -125,7 +129,9 @@ fn arguments(request: &ClaimRequest) -> Result<Vec<potter_core::SqlValue>> {
         request.node,
         Json::of(&request.running)?,
         names_and_versions(&request.registered)?,
-        request.limit
+        request.limit,
+        Json::of(&request.lost)?,
+        micros(UNNOTICED)
     ]
     .to_vec())
 }
