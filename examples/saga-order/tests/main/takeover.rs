@@ -40,7 +40,7 @@ fn written(place: &Place) -> Vec<i64> {
 fn a_paused_process_writes_nothing_for_the_sagas_that_it_lost() {
     let place = Place::postgres();
     let (paused, other) = (Process::start(&place, &LEASE), Process::start(&place, &LEASE));
-    let ids = place_orders(&paused, 40);
+    let ids = place_orders(&paused, 200);
     std::thread::sleep(Duration::from_millis(200));
     paused.signal("STOP");
     let begin = Instant::now();
