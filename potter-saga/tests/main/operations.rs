@@ -155,8 +155,18 @@ async fn a_paused_process_writes_nothing(fresh: Fresh) {
     let order = Order { name: "one".to_owned(), ..Order::default() };
     let started = a.start::<Paused>(&order).await.unwrap();
     gate_a.entered().await;
-    store(&fresh).await.retire(a.node(), false).await.unwrap();
-    gate_b.entered().await;
+    // As if its lease were over; again and again, since it may say that it lives meanwhile.
+    let sagas = store(&fresh).await;
+    let expired = async {
+        loop {
+            sagas.retire(a.node(), false).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        () = gate_b.entered() => {}
+        () = expired => {}
+    }
     let before = b.get(started.id).await.unwrap();
     let log = b.store().log(started.id).await.unwrap().len();
     gate_a.leave.add_permits(1);
