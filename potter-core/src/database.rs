@@ -10,6 +10,7 @@ mod connect;
 mod engine;
 mod memory;
 mod migrate;
+mod names;
 mod sql;
 mod tx;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -23,6 +24,8 @@ pub use connect::DatabaseOptions;
 pub use engine::Engine;
 pub use memory::{MemoryDatabase, MemoryTable, MemoryTx};
 pub use migrate::{Migration, Migrations};
+pub use names::Identifier;
+pub(crate) use names::TablePrefix;
 pub use sql::{Row, Sql, SqlValue};
 pub use tx::Tx;
 
@@ -33,6 +36,7 @@ use crate::error::Result;
 #[derive(Clone, Debug)]
 pub struct Database {
     inner: Inner,
+    prefix: TablePrefix,
 }
 
 #[derive(Clone, Debug)]
@@ -84,7 +88,10 @@ impl Database {
     /// An empty database in this process's memory whose clock is `clock`: leases and timers can
     /// be moved by hand.
     pub fn memory_with_clock(clock: SharedClock) -> Self {
-        Self { inner: Inner::Memory(MemoryDatabase::new(clock)) }
+        Self {
+            inner: Inner::Memory(MemoryDatabase::new(clock)),
+            prefix: TablePrefix::default(),
+        }
     }
 
     /// Which engine it is.
@@ -122,13 +129,27 @@ impl Database {
     /// # Errors
     /// `Unavailable` when no connection is to be had within the pool's time limit.
     pub async fn begin(&self) -> Result<Tx> {
-        match &self.inner {
-            Inner::Memory(memory) => Ok(Tx::from(memory.begin().await)),
+        let tx = match &self.inner {
+            Inner::Memory(memory) => Tx::from(memory.begin().await),
             #[cfg(feature = "sqlite")]
-            Inner::Sqlite(sqlite) => tx::begin_sqlite(&sqlite.writer).await,
+            Inner::Sqlite(sqlite) => tx::begin_sqlite(&sqlite.writer).await?,
             #[cfg(feature = "postgres")]
-            Inner::Postgres(postgres) => tx::begin_postgres(&postgres.connections).await,
-        }
+            Inner::Postgres(postgres) => tx::begin_postgres(&postgres.connections).await?,
+        };
+        Ok(self.adopt(tx))
+    }
+
+    /// Makes a transaction that was begun with the driver write to this database's tables, if
+    /// their names have a prefix of their own ([`DatabaseOptions::table_prefix`]).
+    #[must_use]
+    pub fn adopt(&self, tx: Tx) -> Tx {
+        tx.with_prefix(self.prefix.clone())
+    }
+
+    /// The name of a table of the library (`potter_events`), or of a channel, as it is here: with
+    /// the prefix of [`DatabaseOptions::table_prefix`].
+    pub fn name_of(&self, potter_name: &'static str) -> String {
+        self.prefix.apply(potter_name.into()).into_owned()
     }
 
     /// Runs one statement that changes rows in a transaction of its own; answers how many.
@@ -140,7 +161,7 @@ impl Database {
         statement: impl Into<Sql> + Send,
         values: &[SqlValue],
     ) -> Result<u64> {
-        let statement = statement.into();
+        let statement: Sql = statement.into();
         #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
         let _ = (statement, values);
         match &self.inner {
@@ -149,7 +170,7 @@ impl Database {
             Inner::Sqlite(sqlite) => {
                 let mut connection = sqlite.writer.take().await.map_err(sql::db_error)?;
                 let done =
-                    sql::bind_sqlite(statement.sqlite, values).execute(&mut *connection).await;
+                    sql::bind_sqlite(self.prefix.apply(statement.sqlite), values).execute(&mut *connection).await;
                 let done = connection.settle(done).map_err(sql::autocommit_error)?;
                 Ok(done.rows_affected())
             }
@@ -157,7 +178,7 @@ impl Database {
             Inner::Postgres(postgres) => {
                 let mut connection = postgres.connections.take().await.map_err(sql::db_error)?;
                 let done =
-                    sql::bind_postgres(statement.postgres, values).execute(&mut *connection).await;
+                    sql::bind_postgres(self.prefix.apply(statement.postgres), values).execute(&mut *connection).await;
                 let done = connection.settle(done).map_err(sql::autocommit_error)?;
                 Ok(done.rows_affected())
             }
@@ -174,7 +195,7 @@ impl Database {
         statement: impl Into<Sql> + Send,
         values: &[SqlValue],
     ) -> Result<Vec<Row>> {
-        let statement = statement.into();
+        let statement: Sql = statement.into();
         #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
         let _ = (statement, values);
         match &self.inner {
@@ -183,14 +204,14 @@ impl Database {
             Inner::Sqlite(sqlite) => {
                 let mut connection = sqlite.writer.take().await.map_err(sql::db_error)?;
                 let rows =
-                    sql::bind_sqlite(statement.sqlite, values).fetch_all(&mut *connection).await;
+                    sql::bind_sqlite(self.prefix.apply(statement.sqlite), values).fetch_all(&mut *connection).await;
                 let rows = connection.settle(rows).map_err(sql::autocommit_error)?;
                 Ok(rows.into_iter().map(Row::from).collect())
             }
             #[cfg(feature = "postgres")]
             Inner::Postgres(postgres) => {
                 let mut connection = postgres.connections.take().await.map_err(sql::db_error)?;
-                let rows = sql::bind_postgres(statement.postgres, values)
+                let rows = sql::bind_postgres(self.prefix.apply(statement.postgres), values)
                     .fetch_all(&mut *connection)
                     .await;
                 let rows = connection.settle(rows).map_err(sql::autocommit_error)?;
@@ -208,7 +229,7 @@ impl Database {
         statement: impl Into<Sql> + Send,
         values: &[SqlValue],
     ) -> Result<Vec<Row>> {
-        let statement = statement.into();
+        let statement: Sql = statement.into();
         #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
         let _ = (statement, values);
         match &self.inner {
@@ -217,14 +238,14 @@ impl Database {
             Inner::Sqlite(sqlite) => {
                 let mut connection = sqlite.readers.take().await.map_err(sql::db_error)?;
                 let rows =
-                    sql::bind_sqlite(statement.sqlite, values).fetch_all(&mut *connection).await;
+                    sql::bind_sqlite(self.prefix.apply(statement.sqlite), values).fetch_all(&mut *connection).await;
                 let rows = connection.settle(rows).map_err(sql::db_error)?;
                 Ok(rows.into_iter().map(Row::from).collect())
             }
             #[cfg(feature = "postgres")]
             Inner::Postgres(postgres) => {
                 let mut connection = postgres.connections.take().await.map_err(sql::db_error)?;
-                let rows = sql::bind_postgres(statement.postgres, values)
+                let rows = sql::bind_postgres(self.prefix.apply(statement.postgres), values)
                     .fetch_all(&mut *connection)
                     .await;
                 let rows = connection.settle(rows).map_err(sql::db_error)?;

@@ -12,6 +12,7 @@ mod lease;
 mod metadata;
 mod outbox;
 mod schema;
+mod signal;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
 #[cfg(feature = "testing")]
@@ -21,7 +22,7 @@ mod trace_context;
 pub use backoff::{Backoff, jitter};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use database::{
-    Database, DatabaseOptions, Engine, MemoryDatabase, MemoryTable, MemoryTx, Migration,
+    Database, DatabaseOptions, Engine, Identifier, MemoryDatabase, MemoryTable, MemoryTx, Migration,
     Migrations, Row, Sql, SqlValue, Tx,
 };
 pub use error::{Error, ErrorKind, Result};
@@ -34,4 +35,5 @@ pub use outbox::{
     InProcessBus, MessageBus, MessageHandler, Outbox, OutboxMessage, Relay, RelayOptions, Relayed,
 };
 pub use schema::{MIGRATIONS, migrate};
+pub use signal::{Signal, Waiter};
 pub use trace_context::TraceContext;

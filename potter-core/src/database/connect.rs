@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Database;
+use super::{Database, TablePrefix};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use super::Inner;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -23,6 +23,7 @@ pub struct DatabaseOptions {
     #[cfg_attr(not(feature = "postgres"), allow(dead_code, reason = "for PostgreSQL"))]
     idle_in_transaction_timeout: Duration,
     application_name: String,
+    table_prefix: String,
 }
 
 impl Default for DatabaseOptions {
@@ -33,6 +34,7 @@ impl Default for DatabaseOptions {
             synchronous: true,
             idle_in_transaction_timeout: Duration::from_secs(30),
             application_name: "potter".to_owned(),
+            table_prefix: "potter_".to_owned(),
         }
     }
 }
@@ -84,11 +86,27 @@ impl DatabaseOptions {
         self
     }
 
+    /// What the names of the library's tables begin with, in place of `potter_`: several
+    /// independent sets of tables in one database. Statements of your own that go through the
+    /// handle are changed in the same way, so do not use `potter_` in names of your own.
+    #[must_use]
+    pub fn table_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.table_prefix = prefix.into();
+        self
+    }
+
     /// Connects; see [`Database::connect`].
     ///
     /// # Errors
     /// See [`Database::connect`].
     pub async fn connect(&self, url: &str) -> Result<Database> {
+        let prefix = TablePrefix::new(&self.table_prefix)?;
+        let mut database = self.connect_to(url).await?;
+        database.prefix = prefix;
+        Ok(database)
+    }
+
+    async fn connect_to(&self, url: &str) -> Result<Database> {
         let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
         match scheme {
             "memory" => Ok(Database::memory()),
@@ -154,7 +172,8 @@ impl DatabaseOptions {
             .acquire_timeout(self.acquire_timeout)
             .connect_lazy_with(options.clone());
         let readers = Warm::<sqlx::Sqlite>::new(options, readers, self.acquire_timeout, false);
-        Ok(Database { inner: Inner::Sqlite(super::Sqlite { writer, readers, driver }) })
+        let inner = Inner::Sqlite(super::Sqlite { writer, readers, driver });
+        Ok(Database { inner, prefix: TablePrefix::default() })
     }
 
     #[cfg(feature = "postgres")]
@@ -189,7 +208,8 @@ impl DatabaseOptions {
             .connect_lazy_with(options.clone());
         let connections =
             Warm::<sqlx::Postgres>::new(options, self.connections_max, self.acquire_timeout, true);
-        Ok(Database { inner: Inner::Postgres(super::Postgres { connections, driver }) })
+        let inner = Inner::Postgres(super::Postgres { connections, driver });
+        Ok(Database { inner, prefix: TablePrefix::default() })
     }
 
     #[cfg(feature = "postgres")]

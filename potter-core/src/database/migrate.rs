@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use sha2::{Digest, Sha256};
 
-use super::{Database, Engine, Sql};
+use super::{Database, Engine, Sql, TablePrefix};
 use crate::error::{Error, ErrorKind, Result};
 use crate::values;
 
@@ -78,16 +78,29 @@ impl Migrations {
         }
         self.compare(engine, &applied)?;
         for migration in self.list.iter().filter(|one| !applied.contains_key(&one.version)) {
-            self.run(&mut tx, migration).await?;
+            self.run(&mut tx, migration, &database.prefix).await?;
         }
         tx.commit().await
     }
 
     /// The SQL of all versions, for people who run their own migration tool.
     pub fn sql(&self, engine: Engine) -> String {
+        self.sql_of(engine, &TablePrefix::default())
+    }
+
+    /// The same for tables whose names begin with `prefix` in place of `potter_`.
+    ///
+    /// # Errors
+    /// `Config` for a prefix that [`DatabaseOptions::table_prefix`](super::DatabaseOptions::table_prefix)
+    /// would not take.
+    pub fn sql_with_prefix(&self, engine: Engine, prefix: &str) -> Result<String> {
+        Ok(self.sql_of(engine, &TablePrefix::new(prefix)?))
+    }
+
+    fn sql_of(&self, engine: Engine, prefix: &TablePrefix) -> String {
         let mut out = String::new();
         for migration in self.list {
-            let text = migration.text(engine);
+            let text = prefix.apply(migration.text(engine).into());
             let _ = writeln!(
                 out,
                 "-- {} {:04} {}\n{}",
@@ -120,10 +133,17 @@ impl Migrations {
         Ok(())
     }
 
-    async fn run(&self, tx: &mut super::Tx, migration: &Migration) -> Result<()> {
+    async fn run(
+        &self,
+        tx: &mut super::Tx,
+        migration: &Migration,
+        prefix: &TablePrefix,
+    ) -> Result<()> {
         let engine = tx.engine();
         #[cfg(any(feature = "sqlite", feature = "postgres"))]
-        let text = migration.text(engine);
+        let text = prefix.apply(migration.text(engine).into());
+        #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+        let _ = prefix;
         #[cfg(any(feature = "sqlite", feature = "postgres"))]
         let failed = |source: sqlx::Error| {
             let message = format!(
@@ -134,11 +154,11 @@ impl Migrations {
         };
         #[cfg(feature = "postgres")]
         if let Some(connection) = tx.postgres() {
-            sqlx::raw_sql(text).execute(connection).await.map_err(failed)?;
+            sqlx::raw_sql(super::sql::sql_str(text.clone())).execute(connection).await.map_err(failed)?;
         }
         #[cfg(feature = "sqlite")]
         if let Some(connection) = tx.sqlite() {
-            sqlx::raw_sql(text).execute(connection).await.map_err(failed)?;
+            sqlx::raw_sql(super::sql::sql_str(text.clone())).execute(connection).await.map_err(failed)?;
         }
         tx.execute(
             "INSERT INTO potter_migrations (owner, version, name, checksum) VALUES ($1, $2, $3, $4)",

@@ -1,24 +1,50 @@
 //! Statements, values and rows that mean the same on both SQL engines.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
+
+use super::names::Identifier;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::json::Json;
 
-/// A statement in each dialect. Only texts from the program's source: values are always bound.
-#[derive(Clone, Copy, Debug)]
+/// A statement in each dialect. Only texts from the program's source: values are always bound,
+/// and names of tables that are known only at run time go in by [`with`](Self::with).
+#[derive(Clone, Debug)]
 pub struct Sql {
-    #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "the other engine's text"))]
-    pub(crate) sqlite: &'static str,
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "the other engine's text"))]
-    pub(crate) postgres: &'static str,
+    pub(crate) sqlite: Cow<'static, str>,
+    pub(crate) postgres: Cow<'static, str>,
 }
 
 impl Sql {
     /// One text each.
     pub const fn new(sqlite: &'static str, postgres: &'static str) -> Self {
-        Self { sqlite, postgres }
+        Self { sqlite: Cow::Borrowed(sqlite), postgres: Cow::Borrowed(postgres) }
+    }
+
+    /// The same text for both.
+    pub const fn same(text: &'static str) -> Self {
+        Self::new(text, text)
+    }
+
+    /// Puts a name, quoted, in the place of `{placeholder}`.
+    ///
+    /// ```
+    /// use potter_core::{Identifier, Sql};
+    ///
+    /// const ADD: Sql = Sql::same("INSERT INTO {stock} (sku) VALUES ($1)");
+    /// let statement = ADD.with("stock", &Identifier::new("stock_next")?);
+    /// # Ok::<(), potter_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with(self, placeholder: &str, name: &Identifier) -> Self {
+        let (from, to) = (format!("{{{placeholder}}}"), name.quoted());
+        Self {
+            sqlite: self.sqlite.replace(&from, &to).into(),
+            postgres: self.postgres.replace(&from, &to).into(),
+        }
     }
 }
 
@@ -189,12 +215,22 @@ pub(crate) fn memory_takes_no_sql() -> Error {
     )
 }
 
+/// The texts are the program's own; what was put into one is a quoted name or a checked prefix.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) fn sql_str(text: Cow<'static, str>) -> sqlx::SqlStr {
+    use sqlx::SqlSafeStr;
+    match text {
+        Cow::Borrowed(text) => text.into_sql_str(),
+        Cow::Owned(text) => sqlx::AssertSqlSafe(text).into_sql_str(),
+    }
+}
+
 #[cfg(feature = "sqlite")]
 pub(crate) fn bind_sqlite(
-    text: &'static str,
+    text: Cow<'static, str>,
     values: &[SqlValue],
 ) -> sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments> {
-    let mut query = sqlx::query(text);
+    let mut query = sqlx::query(sql_str(text));
     for value in values {
         query = match value {
             SqlValue::Bool(value) => query.bind(*value),
@@ -211,10 +247,10 @@ pub(crate) fn bind_sqlite(
 
 #[cfg(feature = "postgres")]
 pub(crate) fn bind_postgres(
-    text: &'static str,
+    text: Cow<'static, str>,
     values: &[SqlValue],
 ) -> sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments> {
-    let mut query = sqlx::query(text);
+    let mut query = sqlx::query(sql_str(text));
     for value in values {
         query = match value {
             SqlValue::Bool(value) => query.bind(*value),

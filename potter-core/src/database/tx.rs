@@ -8,6 +8,7 @@
 //! answer: that is `Unknown`, never failure.
 
 use crate::database::engine::Engine;
+use crate::database::TablePrefix;
 use crate::database::memory::MemoryTx;
 use crate::database::sql::{self, Row, Sql, SqlValue};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -18,8 +19,20 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug)]
 pub struct Tx {
     inner: Inner,
+    prefix: TablePrefix,
+    on_commit: OnCommit,
     /// The last thing that went through may have failed it, or was given up before its answer.
     suspect: bool,
+}
+
+/// What is called after the commit.
+#[derive(Default)]
+struct OnCommit(Vec<Box<dyn FnOnce() + Send + Sync>>);
+
+impl std::fmt::Debug for OnCommit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0.len())
+    }
 }
 
 #[derive(Debug)]
@@ -65,7 +78,7 @@ impl<D: sqlx::Database> SqlTx<D> {
 
 impl From<MemoryTx> for Tx {
     fn from(tx: MemoryTx) -> Self {
-        Self { inner: Inner::Memory(tx), suspect: false }
+        Self::new(Inner::Memory(tx), false)
     }
 }
 
@@ -74,7 +87,7 @@ impl From<MemoryTx> for Tx {
 #[cfg(feature = "sqlite")]
 impl From<sqlx::Transaction<'static, sqlx::Sqlite>> for Tx {
     fn from(tx: sqlx::Transaction<'static, sqlx::Sqlite>) -> Self {
-        Self { inner: Inner::Sqlite(SqlTx::Driver(tx)), suspect: false }
+        Self::new(Inner::Sqlite(SqlTx::Driver(tx)), false)
     }
 }
 
@@ -82,23 +95,39 @@ impl From<sqlx::Transaction<'static, sqlx::Sqlite>> for Tx {
 #[cfg(feature = "postgres")]
 impl From<sqlx::Transaction<'static, sqlx::Postgres>> for Tx {
     fn from(tx: sqlx::Transaction<'static, sqlx::Postgres>) -> Self {
-        Self { inner: Inner::Postgres(SqlTx::Driver(tx)), suspect: true }
+        Self::new(Inner::Postgres(SqlTx::Driver(tx)), true)
     }
 }
 
 #[cfg(feature = "sqlite")]
 pub(super) async fn begin_sqlite(connections: &Warm<sqlx::Sqlite>) -> Result<Tx> {
     let tx = connections.begin(Some("BEGIN IMMEDIATE")).await.map_err(sql::db_error)?;
-    Ok(Tx { inner: Inner::Sqlite(SqlTx::Own(tx)), suspect: false })
+    Ok(Tx::new(Inner::Sqlite(SqlTx::Own(tx)), false))
 }
 
 #[cfg(feature = "postgres")]
 pub(super) async fn begin_postgres(connections: &Warm<sqlx::Postgres>) -> Result<Tx> {
     let tx = connections.begin(None).await.map_err(sql::db_error)?;
-    Ok(Tx { inner: Inner::Postgres(SqlTx::Own(tx)), suspect: false })
+    Ok(Tx::new(Inner::Postgres(SqlTx::Own(tx)), false))
 }
 
 impl Tx {
+    fn new(inner: Inner, suspect: bool) -> Self {
+        Self { inner, prefix: TablePrefix::default(), on_commit: OnCommit::default(), suspect }
+    }
+
+    pub(super) fn with_prefix(mut self, prefix: TablePrefix) -> Self {
+        self.prefix = prefix;
+        self
+    }
+
+    /// Calls `action` when the transaction has been committed, or when it is unknown whether it
+    /// was; never after a rollback. For hints (wake somebody up), not for work: a process that
+    /// dies after its commit calls nothing.
+    pub fn on_commit(&mut self, action: impl FnOnce() + Send + Sync + 'static) {
+        self.on_commit.0.push(Box::new(action));
+    }
+
     /// Which engine it is on.
     pub fn engine(&self) -> Engine {
         match &self.inner {
@@ -150,7 +179,7 @@ impl Tx {
         statement: impl Into<Sql> + Send,
         values: &[SqlValue],
     ) -> Result<u64> {
-        let statement = statement.into();
+        let statement: Sql = statement.into();
         #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
         let _ = (statement, values);
         // It stays so when this future is dropped before the answer.
@@ -158,13 +187,13 @@ impl Tx {
         let done: Result<u64> = match &mut self.inner {
             Inner::Memory(_) => Err(sql::memory_takes_no_sql()),
             #[cfg(feature = "sqlite")]
-            Inner::Sqlite(tx) => sql::bind_sqlite(statement.sqlite, values)
+            Inner::Sqlite(tx) => sql::bind_sqlite(self.prefix.apply(statement.sqlite), values)
                 .execute(tx.connection())
                 .await
                 .map(|done| done.rows_affected())
                 .map_err(sql::db_error),
             #[cfg(feature = "postgres")]
-            Inner::Postgres(tx) => sql::bind_postgres(statement.postgres, values)
+            Inner::Postgres(tx) => sql::bind_postgres(self.prefix.apply(statement.postgres), values)
                 .execute(tx.connection())
                 .await
                 .map(|done| done.rows_affected())
@@ -183,7 +212,7 @@ impl Tx {
         statement: impl Into<Sql> + Send,
         values: &[SqlValue],
     ) -> Result<Vec<Row>> {
-        let statement = statement.into();
+        let statement: Sql = statement.into();
         #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
         let _ = (statement, values);
         // It stays so when this future is dropped before the answer.
@@ -191,13 +220,13 @@ impl Tx {
         let rows: Result<Vec<Row>> = match &mut self.inner {
             Inner::Memory(_) => Err(sql::memory_takes_no_sql()),
             #[cfg(feature = "sqlite")]
-            Inner::Sqlite(tx) => sql::bind_sqlite(statement.sqlite, values)
+            Inner::Sqlite(tx) => sql::bind_sqlite(self.prefix.apply(statement.sqlite), values)
                 .fetch_all(tx.connection())
                 .await
                 .map(|rows| rows.into_iter().map(Row::from).collect())
                 .map_err(sql::db_error),
             #[cfg(feature = "postgres")]
-            Inner::Postgres(tx) => sql::bind_postgres(statement.postgres, values)
+            Inner::Postgres(tx) => sql::bind_postgres(self.prefix.apply(statement.postgres), values)
                 .fetch_all(tx.connection())
                 .await
                 .map(|rows| rows.into_iter().map(Row::from).collect())
@@ -234,7 +263,7 @@ impl Tx {
                 )
             })?;
         }
-        match self.inner {
+        let committed = match self.inner {
             Inner::Memory(tx) => {
                 tx.commit();
                 Ok(())
@@ -243,7 +272,11 @@ impl Tx {
             Inner::Sqlite(tx) => tx.commit().await.map_err(sql::autocommit_error),
             #[cfg(feature = "postgres")]
             Inner::Postgres(tx) => tx.commit().await.map_err(sql::autocommit_error),
+        };
+        if committed.as_ref().map_or_else(|error| error.kind() == ErrorKind::Unknown, |()| true) {
+            self.on_commit.0.into_iter().for_each(|action| action());
         }
+        committed
     }
 
     /// Undoes everything.
