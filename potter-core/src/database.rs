@@ -88,10 +88,7 @@ impl Database {
     /// An empty database in this process's memory whose clock is `clock`: leases and timers can
     /// be moved by hand.
     pub fn memory_with_clock(clock: SharedClock) -> Self {
-        Self {
-            inner: Inner::Memory(MemoryDatabase::new(clock)),
-            prefix: TablePrefix::default(),
-        }
+        Self { inner: Inner::Memory(MemoryDatabase::new(clock)), prefix: TablePrefix::default() }
     }
 
     /// Which engine it is.
@@ -169,16 +166,18 @@ impl Database {
             #[cfg(feature = "sqlite")]
             Inner::Sqlite(sqlite) => {
                 let mut connection = sqlite.writer.take().await.map_err(sql::db_error)?;
-                let done =
-                    sql::bind_sqlite(self.prefix.apply(statement.sqlite), values).execute(&mut *connection).await;
+                let done = sql::bind_sqlite(self.prefix.apply(statement.sqlite), values)
+                    .execute(&mut *connection)
+                    .await;
                 let done = connection.settle(done).map_err(sql::autocommit_error)?;
                 Ok(done.rows_affected())
             }
             #[cfg(feature = "postgres")]
             Inner::Postgres(postgres) => {
                 let mut connection = postgres.connections.take().await.map_err(sql::db_error)?;
-                let done =
-                    sql::bind_postgres(self.prefix.apply(statement.postgres), values).execute(&mut *connection).await;
+                let done = sql::bind_postgres(self.prefix.apply(statement.postgres), values)
+                    .execute(&mut *connection)
+                    .await;
                 let done = connection.settle(done).map_err(sql::autocommit_error)?;
                 Ok(done.rows_affected())
             }
@@ -203,8 +202,9 @@ impl Database {
             #[cfg(feature = "sqlite")]
             Inner::Sqlite(sqlite) => {
                 let mut connection = sqlite.writer.take().await.map_err(sql::db_error)?;
-                let rows =
-                    sql::bind_sqlite(self.prefix.apply(statement.sqlite), values).fetch_all(&mut *connection).await;
+                let rows = sql::bind_sqlite(self.prefix.apply(statement.sqlite), values)
+                    .fetch_all(&mut *connection)
+                    .await;
                 let rows = connection.settle(rows).map_err(sql::autocommit_error)?;
                 Ok(rows.into_iter().map(Row::from).collect())
             }
@@ -237,8 +237,9 @@ impl Database {
             #[cfg(feature = "sqlite")]
             Inner::Sqlite(sqlite) => {
                 let mut connection = sqlite.readers.take().await.map_err(sql::db_error)?;
-                let rows =
-                    sql::bind_sqlite(self.prefix.apply(statement.sqlite), values).fetch_all(&mut *connection).await;
+                let rows = sql::bind_sqlite(self.prefix.apply(statement.sqlite), values)
+                    .fetch_all(&mut *connection)
+                    .await;
                 let rows = connection.settle(rows).map_err(sql::db_error)?;
                 Ok(rows.into_iter().map(Row::from).collect())
             }

@@ -30,9 +30,15 @@ pub struct Signal {
 
 struct Inner {
     local: watch::Sender<u64>,
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only servers have listeners"))]
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "only servers have listeners")
+    )]
     database: Database,
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "only servers have listeners"))]
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "only servers have listeners")
+    )]
     channel: String,
     #[cfg(feature = "postgres")]
     pending: std::sync::atomic::AtomicBool,

@@ -103,8 +103,9 @@ pub use event::{Appended, NewEvent, RecordedEvent};
 pub use repository::{ExecuteError, Executed, Loaded, Repository};
 pub use schema::MIGRATIONS;
 pub use store::{
-    Direction, EventStore, ExpectedVersion, MemoryEventStore, PostgresEventStore, ReadAllOptions,
-    ReadOptions, SqliteEventStore, StoreOptions, event_store, event_store_with,
+    Direction, EventFilter, EventStore, ExpectedVersion, MemoryEventStore, Page,
+    PostgresEventStore, ReadAllOptions, ReadOptions, SegmentSet, SqliteEventStore, StoreOptions,
+    event_store, event_store_with,
 };
 pub use stream_id::{SEGMENTS, StreamId};
 

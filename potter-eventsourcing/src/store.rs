@@ -2,6 +2,7 @@
 
 mod append;
 mod commit_queue;
+mod filter;
 mod memory;
 mod options;
 mod pages;
@@ -15,13 +16,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use potter_core::{Database, Engine, Tx};
+use potter_core::{Database, Engine, Tx, Waiter};
 
 pub use append::ExpectedVersion;
+pub use filter::{EventFilter, SegmentSet};
 pub use memory::MemoryEventStore;
 pub use options::StoreOptions;
 pub use postgres::PostgresEventStore;
-pub use read::{Direction, ReadAllOptions, ReadOptions};
+pub use read::{Direction, Page, ReadAllOptions, ReadOptions};
 pub use sqlite::SqliteEventStore;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -41,8 +43,9 @@ use crate::stream_id::StreamId;
 ///    with a lower position appears later.
 #[async_trait]
 pub trait EventStore: Send + Sync + 'static {
-    /// The database that the events are in.
-    fn database(&self) -> &Database;
+    /// The database that the events are in, when it is one that transactions of the caller's own
+    /// ([`Tx`]) can be had from: `None` on MongoDB.
+    fn database(&self) -> Option<&Database>;
 
     /// Creates or updates the tables. Safe at every start, from many processes.
     ///
@@ -76,7 +79,8 @@ pub trait EventStore: Send + Sync + 'static {
     /// failing one of the transactions with `Conflict`.
     ///
     /// # Errors
-    /// As [`append`](Self::append); `Config` when `tx` is of another engine.
+    /// As [`append`](Self::append); `Config` when `tx` is of another engine; `Unsupported` when
+    /// the store has no transactions of that kind.
     async fn append_in(
         &self,
         tx: &mut Tx,
@@ -112,6 +116,24 @@ pub trait EventStore: Send + Sync + 'static {
     /// [`safe_position`](Self::safe_position).
     fn read_all(&self, after: u64, options: ReadAllOptions)
     -> BoxStream<'_, Result<RecordedEvent>>;
+
+    /// The next events above `after` that `filter` wants, `limit` at most, and how far that was
+    /// looked: what a projection goes on from. It may be short, or empty, without being at the
+    /// end: go on from [`Page::through`] until that is [`Page::head`].
+    ///
+    /// `after` is as for [`read_all`](Self::read_all), or the `through` of a page.
+    ///
+    /// # Errors
+    /// As [`safe_position`](Self::safe_position); `Corrupt` when a row can't be read back.
+    async fn read_page(&self, after: u64, filter: &EventFilter, limit: u64) -> Result<Page> {
+        pages::filtered(self, after, filter, limit).await
+    }
+
+    /// Hints that there may be new events: from appends of this process, and where the database
+    /// can tell, of others. `None` when nothing ever hints: ask again from time to time.
+    fn changes(&self) -> Option<Waiter> {
+        None
+    }
 
     /// The version of the last event of a stream; 0 when there is none.
     ///
@@ -169,7 +191,7 @@ fn engine_is(wanted: Engine, found: Engine) -> Result<()> {
 
 #[async_trait]
 impl<S: EventStore + ?Sized> EventStore for Arc<S> {
-    fn database(&self) -> &Database {
+    fn database(&self) -> Option<&Database> {
         (**self).database()
     }
 
@@ -219,6 +241,14 @@ impl<S: EventStore + ?Sized> EventStore for Arc<S> {
         options: ReadAllOptions,
     ) -> BoxStream<'_, Result<RecordedEvent>> {
         (**self).read_all(after, options)
+    }
+
+    async fn read_page(&self, after: u64, filter: &EventFilter, limit: u64) -> Result<Page> {
+        (**self).read_page(after, filter, limit).await
+    }
+
+    fn changes(&self) -> Option<Waiter> {
+        (**self).changes()
     }
 
     async fn stream_version(&self, stream: &StreamId) -> Result<u64> {

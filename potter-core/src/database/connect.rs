@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Database, TablePrefix};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use super::Inner;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use super::warm::Warm;
+use super::{Database, TablePrefix};
 use crate::error::{Error, ErrorKind, Result};
 
 /// More readers than this do not read an SQLite file faster.

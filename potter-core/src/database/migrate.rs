@@ -154,11 +154,17 @@ impl Migrations {
         };
         #[cfg(feature = "postgres")]
         if let Some(connection) = tx.postgres() {
-            sqlx::raw_sql(super::sql::sql_str(text.clone())).execute(connection).await.map_err(failed)?;
+            sqlx::raw_sql(super::sql::sql_str(text.clone()))
+                .execute(connection)
+                .await
+                .map_err(failed)?;
         }
         #[cfg(feature = "sqlite")]
         if let Some(connection) = tx.sqlite() {
-            sqlx::raw_sql(super::sql::sql_str(text.clone())).execute(connection).await.map_err(failed)?;
+            sqlx::raw_sql(super::sql::sql_str(text.clone()))
+                .execute(connection)
+                .await
+                .map_err(failed)?;
         }
         tx.execute(
             "INSERT INTO potter_migrations (owner, version, name, checksum) VALUES ($1, $2, $3, $4)",

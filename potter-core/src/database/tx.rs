@@ -7,8 +7,8 @@
 //! was lent out, commit first runs a statement that such a transaction refuses. And a connection can break between COMMIT and its
 //! answer: that is `Unknown`, never failure.
 
-use crate::database::engine::Engine;
 use crate::database::TablePrefix;
+use crate::database::engine::Engine;
 use crate::database::memory::MemoryTx;
 use crate::database::sql::{self, Row, Sql, SqlValue};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -193,11 +193,13 @@ impl Tx {
                 .map(|done| done.rows_affected())
                 .map_err(sql::db_error),
             #[cfg(feature = "postgres")]
-            Inner::Postgres(tx) => sql::bind_postgres(self.prefix.apply(statement.postgres), values)
-                .execute(tx.connection())
-                .await
-                .map(|done| done.rows_affected())
-                .map_err(sql::db_error),
+            Inner::Postgres(tx) => {
+                sql::bind_postgres(self.prefix.apply(statement.postgres), values)
+                    .execute(tx.connection())
+                    .await
+                    .map(|done| done.rows_affected())
+                    .map_err(sql::db_error)
+            }
         };
         self.suspect = done.is_err();
         done
@@ -226,11 +228,13 @@ impl Tx {
                 .map(|rows| rows.into_iter().map(Row::from).collect())
                 .map_err(sql::db_error),
             #[cfg(feature = "postgres")]
-            Inner::Postgres(tx) => sql::bind_postgres(self.prefix.apply(statement.postgres), values)
-                .fetch_all(tx.connection())
-                .await
-                .map(|rows| rows.into_iter().map(Row::from).collect())
-                .map_err(sql::db_error),
+            Inner::Postgres(tx) => {
+                sql::bind_postgres(self.prefix.apply(statement.postgres), values)
+                    .fetch_all(tx.connection())
+                    .await
+                    .map(|rows| rows.into_iter().map(Row::from).collect())
+                    .map_err(sql::db_error)
+            }
         };
         self.suspect = rows.is_err();
         rows

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use potter_core::{Database, Engine, MemoryTable, MemoryTx, Tx};
+use potter_core::{Database, Engine, MemoryTable, MemoryTx, Signal, Tx, Waiter};
 use uuid::Uuid;
 
 use super::append::{Append, ExpectedVersion};
+use super::filter::EventFilter;
 use super::options::StoreOptions;
 use super::pages::{AllCursor, next_in_stream, pages};
 use super::plan::{Known, KnownEvent, plan};
-use super::read::{Direction, ReadAllOptions, ReadOptions};
+use super::read::{Direction, Page, ReadAllOptions, ReadOptions};
 use super::{EventStore, engine_is};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Appended, NewEvent, RecordedEvent};
@@ -25,6 +26,7 @@ use crate::stream_id::StreamId;
 pub struct MemoryEventStore {
     database: Database,
     options: StoreOptions,
+    changed: Signal,
 }
 
 struct Events;
@@ -64,14 +66,15 @@ impl MemoryEventStore {
     /// As [`new`](Self::new).
     pub fn with_options(database: Database, options: StoreOptions) -> Result<Self> {
         engine_is(Engine::Memory, database.engine())?;
-        Ok(Self { database, options })
+        let changed = Signal::new(&database, "potter_events");
+        Ok(Self { database, options, changed })
     }
 }
 
 #[async_trait]
 impl EventStore for MemoryEventStore {
-    fn database(&self) -> &Database {
-        &self.database
+    fn database(&self) -> Option<&Database> {
+        Some(&self.database)
     }
 
     async fn migrate(&self) -> Result<()> {
@@ -98,7 +101,10 @@ impl EventStore for MemoryEventStore {
         events: Vec<NewEvent>,
     ) -> Result<Appended> {
         let append = Append::new(stream, expected, events, &self.options)?;
-        append_one(memory(tx)?, &append)
+        let appended = append_one(memory(tx)?, &append)?;
+        let changed = self.changed.clone();
+        tx.on_commit(move || changed.send());
+        Ok(appended)
     }
 
     fn read_stream(
@@ -143,6 +149,23 @@ impl EventStore for MemoryEventStore {
             let next = cursor.next(&page);
             Ok((page, next))
         })
+    }
+
+    async fn read_page(&self, after: u64, filter: &EventFilter, limit: u64) -> Result<Page> {
+        let mut tx = self.database.begin().await?;
+        let memory = memory(&mut tx)?;
+        let head = head(memory).max(after);
+        let limit = usize::try_from(limit.max(1)).unwrap_or(usize::MAX);
+        let range = memory.rows::<Events>().range(after.saturating_add(1)..);
+        let wanted = range.map(|(_, event)| event).filter(|event| filter.matches(event));
+        let events: Vec<_> = wanted.take(limit).map(|event| RecordedEvent::clone(event)).collect();
+        let full = events.len() >= limit;
+        let through = events.last().filter(|_| full).map_or(head, |last| last.global_position);
+        Ok(Page { events, through, head })
+    }
+
+    fn changes(&self) -> Option<Waiter> {
+        Some(self.changed.subscribe())
     }
 
     async fn stream_version(&self, stream: &StreamId) -> Result<u64> {

@@ -4,7 +4,9 @@ use std::future::Future;
 
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
-use super::read::{Direction, ReadOptions};
+use super::EventStore;
+use super::filter::EventFilter;
+use super::read::{Direction, Page, ReadAllOptions, ReadOptions};
 use crate::error::Result;
 use crate::event::RecordedEvent;
 
@@ -70,4 +72,33 @@ impl AllCursor {
         };
         (got >= self.page() && after < self.until).then_some(Self { after, limit, ..self })
     }
+}
+
+/// How many events are looked through for one page by a store without an index.
+const LOOKED_THROUGH_MAX: u64 = 4 * ReadOptions::PAGE;
+
+/// A page of what `filter` wants, from a store that can only read all.
+pub(crate) async fn filtered<S: EventStore + ?Sized>(
+    store: &S,
+    after: u64,
+    filter: &EventFilter,
+    limit: u64,
+) -> Result<Page> {
+    let head = store.safe_position().await?;
+    let mut all = store.read_all(after, ReadAllOptions::new().limit(LOOKED_THROUGH_MAX));
+    let (mut events, mut seen, mut through) = (Vec::new(), 0, after);
+    while let Some(event) = all.try_next().await? {
+        seen += 1;
+        through = event.global_position;
+        if filter.matches(&event) {
+            events.push(event);
+        }
+        if events.len() as u64 >= limit {
+            return Ok(Page { events, through, head: head.max(through) });
+        }
+    }
+    if seen < LOOKED_THROUGH_MAX {
+        through = through.max(head);
+    }
+    Ok(Page { events, through, head: head.max(through) })
 }

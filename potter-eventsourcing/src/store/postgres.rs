@@ -9,13 +9,14 @@ mod single;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use potter_core::{Database, Engine, Tx};
+use potter_core::{Database, Engine, Signal, Tx, Waiter};
 
 use super::append::{Append, ExpectedVersion};
 use super::commit_queue::{Commit, CommitQueue};
+use super::filter::EventFilter;
 use super::options::StoreOptions;
 use super::pages::{AllCursor, next_in_stream, pages};
-use super::read::{ReadAllOptions, ReadOptions};
+use super::read::{Page, ReadAllOptions, ReadOptions};
 use super::rows::{self, Source};
 use super::{EventStore, engine_is};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,12 +25,16 @@ use crate::schema::MIGRATIONS;
 use crate::stream_id::StreamId;
 use safe_position::SafePosition;
 
+/// The channel that tells of new events.
+const CHANGED: &str = "potter_events";
+
 /// The event store on PostgreSQL.
 pub struct PostgresEventStore {
     database: Database,
     options: StoreOptions,
     queue: CommitQueue<Writer>,
     safe: SafePosition,
+    changed: Signal,
 }
 
 impl PostgresEventStore {
@@ -47,10 +52,11 @@ impl PostgresEventStore {
     /// As [`new`](Self::new).
     pub fn with_options(database: Database, options: StoreOptions) -> Result<Self> {
         engine_is(Engine::Postgres, database.engine())?;
-        let writer = Writer { database: database.clone() };
+        let changed = Signal::new(&database, CHANGED);
+        let writer = Writer { database: database.clone(), changed: changed.clone() };
         let queue = CommitQueue::new(writer, options.clone(), options.committers_max);
         let safe = SafePosition::new(database.clone());
-        Ok(Self { database, options, queue, safe })
+        Ok(Self { database, options, queue, safe, changed })
     }
 
     /// One page of all events. The first page settles how far to go.
@@ -63,25 +69,28 @@ impl PostgresEventStore {
         mut cursor: AllCursor,
     ) -> Result<(Vec<RecordedEvent>, Option<AllCursor>)> {
         if cursor.until == 0 {
-            cursor.until = self.safe.refresh().await?.max(cursor.after);
+            cursor.until = self.safe.refresh().await?.safe.max(cursor.after);
         }
         // A statement of its own: its snapshot is younger than the safe position.
         let mut page = rows::all_page(&self.database, cursor).await?;
         let next = cursor.next(&page);
         let (asked, got) = (cursor.page(), page.len() as u64);
         if next.is_none() && got < asked {
-            let run = AllCursor { after: cursor.until, until: u64::MAX, limit: Some(asked - got) };
-            let beyond = rows::all_page(&self.database, run).await?;
-            let mut last = cursor.until;
-            for event in beyond {
-                if event.global_position - 1 != last {
-                    break;
-                }
-                last = event.global_position;
-                page.push(event);
-            }
+            page.extend(self.run_beyond(cursor.until, asked - got).await?);
         }
         Ok((page, next))
+    }
+
+    /// The events right behind the safe position, up to the first gap.
+    async fn run_beyond(&self, safe: u64, limit: u64) -> Result<Vec<RecordedEvent>> {
+        let cursor = AllCursor { after: safe, until: u64::MAX, limit: Some(limit) };
+        let mut beyond = rows::all_page(&self.database, cursor).await?;
+        let whole = beyond
+            .iter()
+            .zip(safe.saturating_add(1)..)
+            .take_while(|(event, position)| event.global_position == *position);
+        beyond.truncate(whole.count());
+        Ok(beyond)
     }
 }
 
@@ -93,11 +102,20 @@ impl std::fmt::Debug for PostgresEventStore {
 
 struct Writer {
     database: Database,
+    changed: Signal,
 }
 
 #[async_trait]
 impl Commit for Writer {
     async fn commit(&self, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
+        let answers = self.append(appends).await;
+        self.changed.send();
+        answers
+    }
+}
+
+impl Writer {
+    async fn append(&self, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
         if let Some((statement, values)) = single::statement(appends) {
             match self.database.write(statement, &values).await {
                 Ok(rows) => {
@@ -116,8 +134,8 @@ impl Commit for Writer {
 
 #[async_trait]
 impl EventStore for PostgresEventStore {
-    fn database(&self) -> &Database {
-        &self.database
+    fn database(&self) -> Option<&Database> {
+        Some(&self.database)
     }
 
     async fn migrate(&self) -> Result<()> {
@@ -145,6 +163,8 @@ impl EventStore for PostgresEventStore {
         let append = Append::new(stream, expected, events, &self.options)?;
         let appends = std::slice::from_ref(&append);
         let rows = tx.fetch_all(call::APPEND, &call::values(appends)).await?;
+        let changed = self.changed.clone();
+        tx.on_commit(move || changed.send());
         let answer = call::answers(appends, &rows)?.pop();
         answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "an append was not answered")))
     }
@@ -185,6 +205,29 @@ impl EventStore for PostgresEventStore {
         pages(first, move |cursor| self.all_page(cursor))
     }
 
+    async fn read_page(&self, after: u64, filter: &EventFilter, limit: u64) -> Result<Page> {
+        let known = self.safe.refresh().await?;
+        let (safe, limit) = (known.safe.max(after), limit.max(1));
+        if !filter.is_all() {
+            let (events, through) =
+                rows::filtered(&self.database, after, safe, filter, limit).await?;
+            return Ok(Page { events, through, head: known.fence.max(through) });
+        }
+        let cursor = AllCursor { after, until: safe, limit: Some(limit) };
+        let mut events = rows::all_page(&self.database, cursor).await?;
+        let got = events.len() as u64;
+        if got < limit && known.fence > safe {
+            events.extend(self.run_beyond(safe, limit - got).await?);
+        }
+        let last = events.last().map_or(after, |event| event.global_position);
+        let through = if got < limit { last.max(safe) } else { last };
+        Ok(Page { events, through, head: known.fence.max(through) })
+    }
+
+    fn changes(&self) -> Option<Waiter> {
+        Some(self.changed.subscribe())
+    }
+
     async fn stream_version(&self, stream: &StreamId) -> Result<u64> {
         rows::stream_version(Source::Database(&self.database), stream).await
     }
@@ -194,6 +237,6 @@ impl EventStore for PostgresEventStore {
     }
 
     async fn safe_position(&self) -> Result<u64> {
-        self.safe.refresh().await
+        Ok(self.safe.refresh().await?.safe)
     }
 }

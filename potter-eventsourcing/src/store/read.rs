@@ -1,5 +1,7 @@
 //! What to read.
 
+use crate::event::RecordedEvent;
+
 /// Which way through a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
@@ -86,5 +88,25 @@ impl ReadAllOptions {
     pub fn limit(mut self, events: u64) -> Self {
         self.limit = Some(events);
         self
+    }
+}
+
+/// A page of all events, and how far it goes.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Page {
+    /// The events, in the order of their positions.
+    pub events: Vec<RecordedEvent>,
+    /// No event that was wanted is missing up to here: go on from here.
+    pub through: u64,
+    /// The highest position that was given to any event. Above [`through`](Self::through), there
+    /// is more to read now or soon.
+    pub head: u64,
+}
+
+impl Page {
+    /// For stores of your own.
+    pub fn new(events: Vec<RecordedEvent>, through: u64, head: u64) -> Self {
+        Self { events, through, head }
     }
 }

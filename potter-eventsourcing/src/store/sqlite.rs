@@ -8,13 +8,14 @@ mod group;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use potter_core::{Database, Engine, Tx};
+use potter_core::{Database, Engine, Signal, Tx, Waiter};
 
 use super::append::{Append, ExpectedVersion};
 use super::commit_queue::{Commit, CommitQueue};
+use super::filter::EventFilter;
 use super::options::StoreOptions;
 use super::pages::{AllCursor, next_in_stream, pages};
-use super::read::{ReadAllOptions, ReadOptions};
+use super::read::{Page, ReadAllOptions, ReadOptions};
 use super::rows::{self, Source, unsigned};
 use super::{EventStore, engine_is};
 use crate::error::{Error, ErrorKind, Result};
@@ -27,6 +28,7 @@ pub struct SqliteEventStore {
     database: Database,
     options: StoreOptions,
     queue: CommitQueue<Writer>,
+    changed: Signal,
 }
 
 impl SqliteEventStore {
@@ -44,9 +46,10 @@ impl SqliteEventStore {
     /// As [`new`](Self::new).
     pub fn with_options(database: Database, options: StoreOptions) -> Result<Self> {
         engine_is(Engine::Sqlite, database.engine())?;
-        let writer = Writer { database: database.clone() };
+        let changed = Signal::new(&database, "potter_events");
+        let writer = Writer { database: database.clone(), changed: changed.clone() };
         let queue = CommitQueue::new(writer, options.clone(), 1);
-        Ok(Self { database, options, queue })
+        Ok(Self { database, options, queue, changed })
     }
 }
 
@@ -58,11 +61,20 @@ impl std::fmt::Debug for SqliteEventStore {
 
 struct Writer {
     database: Database,
+    changed: Signal,
 }
 
 #[async_trait]
 impl Commit for Writer {
     async fn commit(&self, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
+        let answers = self.append(appends).await;
+        self.changed.send();
+        answers
+    }
+}
+
+impl Writer {
+    async fn append(&self, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
         if let [append] = appends
             && let Some(appended) = self.commit_alone(append).await?
         {
@@ -73,9 +85,7 @@ impl Commit for Writer {
         tx.commit().await?;
         Ok(answers)
     }
-}
 
-impl Writer {
     /// One append in one statement. `None` when it wrote nothing: why is for the group to say.
     async fn commit_alone(&self, append: &Append) -> Result<Option<Appended>> {
         let rows = self.database.write(group::ALONE, &group::alone_values(append)?).await?;
@@ -96,8 +106,8 @@ impl Writer {
 
 #[async_trait]
 impl EventStore for SqliteEventStore {
-    fn database(&self) -> &Database {
-        &self.database
+    fn database(&self) -> Option<&Database> {
+        Some(&self.database)
     }
 
     async fn migrate(&self) -> Result<()> {
@@ -123,6 +133,8 @@ impl EventStore for SqliteEventStore {
         engine_is(Engine::Sqlite, tx.engine())?;
         let append = Append::new(stream, expected, events, &self.options)?;
         let mut answers = group::append(tx, std::slice::from_ref(&append)).await?;
+        let changed = self.changed.clone();
+        tx.on_commit(move || changed.send());
         let answer = answers.pop();
         answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "an append was not answered")))
     }
@@ -168,6 +180,25 @@ impl EventStore for SqliteEventStore {
             let next = cursor.next(&page);
             Ok((page, next))
         })
+    }
+
+    async fn read_page(&self, after: u64, filter: &EventFilter, limit: u64) -> Result<Page> {
+        let head = rows::head_position(&self.database).await?;
+        let (safe, limit) = (head.max(after), limit.max(1));
+        let (events, through) = if filter.is_all() {
+            let cursor = AllCursor { after, until: safe, limit: Some(limit) };
+            let events = rows::all_page(&self.database, cursor).await?;
+            let full = events.len() as u64 >= limit;
+            let through = events.last().filter(|_| full).map_or(safe, |last| last.global_position);
+            (events, through)
+        } else {
+            rows::filtered(&self.database, after, safe, filter, limit).await?
+        };
+        Ok(Page { events, through, head: safe })
+    }
+
+    fn changes(&self) -> Option<Waiter> {
+        Some(self.changed.subscribe())
     }
 
     async fn stream_version(&self, stream: &StreamId) -> Result<u64> {

@@ -13,7 +13,7 @@ pub(super) async fn rolled_back_leaves_nothing(store: Store) {
     let (stream, batch) = (stream(), events(2));
     let start = store.safe_position().await.unwrap();
     for dropped in [true, false] {
-        let mut tx = store.database().begin().await.unwrap();
+        let mut tx = store.database().unwrap().begin().await.unwrap();
         let batch = batch.clone();
         store.append_in(&mut tx, &stream, ExpectedVersion::NoStream, batch).await.unwrap();
         if dropped {
@@ -33,7 +33,7 @@ pub(super) async fn rolled_back_leaves_nothing(store: Store) {
 pub(super) async fn committed_is_there(store: Store) {
     let (one, other) = (stream(), stream());
     let start = store.safe_position().await.unwrap();
-    let mut tx = store.database().begin().await.unwrap();
+    let mut tx = store.database().unwrap().begin().await.unwrap();
     for (stream, first) in [(&one, 1), (&other, 1), (&one, 3)] {
         let expected = ExpectedVersion::Exact(first - 1);
         let appended = store.append_in(&mut tx, stream, expected, events(2)).await.unwrap();
@@ -48,7 +48,7 @@ pub(super) async fn committed_is_there(store: Store) {
 pub(super) async fn own_appends_are_seen(store: Store) {
     let stream = stream();
     append(&store, &stream, ExpectedVersion::NoStream, 1).await.unwrap();
-    let mut tx = store.database().begin().await.unwrap();
+    let mut tx = store.database().unwrap().begin().await.unwrap();
     store.append_in(&mut tx, &stream, ExpectedVersion::Exact(1), events(1)).await.unwrap();
     let page = store.read_stream_in(&mut tx, &stream, ReadOptions::forwards()).await.unwrap();
     assert_eq!(page.iter().map(|event| event.version).collect::<Vec<_>>(), [1, 2]);
@@ -58,7 +58,7 @@ pub(super) async fn own_appends_are_seen(store: Store) {
 pub(super) async fn a_conflict_leaves_the_transaction_usable(store: Store) {
     let (stream, other, used) = (stream(), stream(), event(1));
     store.append(&stream, ExpectedVersion::NoStream, vec![used.clone()]).await.unwrap();
-    let mut tx = store.database().begin().await.unwrap();
+    let mut tx = store.database().unwrap().begin().await.unwrap();
     store.append_in(&mut tx, &other, ExpectedVersion::NoStream, events(1)).await.unwrap();
     for expected in [ExpectedVersion::NoStream, ExpectedVersion::Exact(7)] {
         let result = store.append_in(&mut tx, &stream, expected, events(2)).await;
@@ -76,7 +76,7 @@ pub(super) async fn a_conflict_leaves_the_transaction_usable(store: Store) {
 
 pub(super) async fn a_repetition_in_a_transaction(store: Store) {
     let (stream, batch) = (stream(), events(2));
-    let mut tx = store.database().begin().await.unwrap();
+    let mut tx = store.database().unwrap().begin().await.unwrap();
     let expected = ExpectedVersion::NoStream;
     let first = store.append_in(&mut tx, &stream, expected, batch.clone()).await.unwrap();
     let again = store.append_in(&mut tx, &stream, expected, batch.clone()).await.unwrap();
@@ -90,7 +90,7 @@ pub(super) async fn a_repetition_in_a_transaction(store: Store) {
 pub(super) async fn a_stream_is_reused_after_a_rollback(store: Store) {
     let stream = stream();
     append(&store, &stream, ExpectedVersion::NoStream, 2).await.unwrap();
-    let mut tx = store.database().begin().await.unwrap();
+    let mut tx = store.database().unwrap().begin().await.unwrap();
     store.append_in(&mut tx, &stream, ExpectedVersion::Exact(2), events(3)).await.unwrap();
     drop(tx);
     let appended = append(&store, &stream, ExpectedVersion::Exact(2), 1).await.unwrap();

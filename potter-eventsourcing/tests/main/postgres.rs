@@ -30,7 +30,7 @@ async fn append(store: &Arc<dyn EventStore>) -> u64 {
 }
 
 async fn append_in(store: &Arc<dyn EventStore>) -> (Tx, u64) {
-    let mut tx = store.database().begin().await.unwrap();
+    let mut tx = store.database().unwrap().begin().await.unwrap();
     let (stream, any) = (stream(), ExpectedVersion::Any);
     let appended = store.append_in(&mut tx, &stream, any, vec![event()]).await.unwrap();
     (tx, appended.last_position)
@@ -242,7 +242,7 @@ async fn a_guilty_member_does_not_fail_its_group() {
     let options = StoreOptions::new().committers_max(1);
     let store = event_store_with(&postgres.database, &options).unwrap();
     let used = event();
-    let mut tx = store.database().begin().await.unwrap();
+    let mut tx = store.database().unwrap().begin().await.unwrap();
     let any = ExpectedVersion::Any;
     store.append_in(&mut tx, &stream(), any, vec![used.clone()]).await.unwrap();
     let appends: Vec<_> = (0..20)
@@ -344,7 +344,7 @@ async fn a_deadlock_is_a_conflict() {
         .map(|(first, second)| {
             let (store, both) = (Arc::clone(&postgres.store), Arc::clone(&both));
             tokio::spawn(async move {
-                let mut tx = store.database().begin().await.unwrap();
+                let mut tx = store.database().unwrap().begin().await.unwrap();
                 let any = ExpectedVersion::Any;
                 store.append_in(&mut tx, &first, any, vec![event()]).await.unwrap();
                 both.wait().await;

@@ -229,7 +229,7 @@ async fn a_transfer_in_one_transaction() {
         let (from, to) = (id(), id());
         accounts.execute(&from, &Command::Deposit(10), Metadata::new()).await.unwrap();
         for (cents, keep) in [(4, false), (4, true), (100, true)] {
-            let mut tx = store.database().begin().await.unwrap();
+            let mut tx = store.database().unwrap().begin().await.unwrap();
             let metadata = Metadata::new;
             let deposit = Command::Deposit(cents);
             accounts.execute_in(&mut tx, &to, &deposit, metadata()).await.unwrap();
@@ -250,7 +250,7 @@ async fn a_transfer_in_one_transaction() {
         assert_eq!(accounts.load(&from).await.unwrap().state.cents, 6);
         assert_eq!(accounts.load(&to).await.unwrap().state.cents, 4);
 
-        let mut tx = store.database().begin().await.unwrap();
+        let mut tx = store.database().unwrap().begin().await.unwrap();
         let command = Command::Deposit(1);
         for duplicate in [false, true] {
             let done =
@@ -276,7 +276,7 @@ async fn long_streams_are_loaded_in_and_out_of_a_transaction() {
         accounts.execute(&id, &Command::Deposit(1), Metadata::new()).await.unwrap();
         let loaded = accounts.load(&id).await.unwrap();
         assert_eq!((loaded.state.cents, loaded.version), (1008, 1002));
-        let mut tx = store.database().begin().await.unwrap();
+        let mut tx = store.database().unwrap().begin().await.unwrap();
         assert_eq!(accounts.load_in(&mut tx, &id).await.unwrap(), loaded);
         let command = Command::Deposit(7);
         let then = accounts.execute_once_in(&mut tx, &id, "k", &command, Metadata::new()).await;

@@ -26,7 +26,7 @@ async fn sqlite_32_writers_no_sqlite_busy() {
                         store.append(&own, exact, event()).await.unwrap();
                         store.append(&shared, ExpectedVersion::Any, event()).await.unwrap();
                     } else {
-                        let mut tx = store.database().begin().await.unwrap();
+                        let mut tx = store.database().unwrap().begin().await.unwrap();
                         let any = ExpectedVersion::Any;
                         store.append_in(&mut tx, &own, exact, event()).await.unwrap();
                         store.append_in(&mut tx, &shared, any, event()).await.unwrap();

@@ -54,9 +54,19 @@ pub(super) struct SafePosition {
     state: Mutex<State>,
 }
 
+/// What a look found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// Everything up to here is final.
+    pub(super) safe: u64,
+    /// The last position that was given.
+    pub(super) fence: u64,
+}
+
 #[derive(Debug, Default)]
 struct State {
     safe: u64,
+    fence: u64,
     /// A fence, and who must end before it is safe.
     grace: Option<(u64, HashSet<String>)>,
     /// The number of the last refresh that came to its end.
@@ -95,11 +105,11 @@ impl SafePosition {
     }
 
     /// The safe position, looked up now. Callers at the same time share one look.
-    pub(super) async fn refresh(&self) -> Result<u64> {
+    pub(super) async fn refresh(&self) -> Result<Known> {
         let asked = self.begun.load(Ordering::SeqCst);
         let mut state = self.state.lock().await;
         if state.completed > asked {
-            return Ok(state.safe);
+            return Ok(Known { safe: state.safe, fence: state.fence });
         }
         let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let fence = self.fence().await?;
@@ -107,8 +117,9 @@ impl SafePosition {
             let holders = self.holders().await?;
             state.observe(fence, holders);
         }
+        state.fence = fence;
         state.completed = number;
-        Ok(state.safe)
+        Ok(Known { safe: state.safe, fence })
     }
 
     /// Refuses a sequence whose connections set positions aside.
