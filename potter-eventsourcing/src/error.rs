@@ -9,6 +9,10 @@ pub enum ErrorKind {
     Conflict,
     /// An event id was used before, for another event.
     DuplicateEventId,
+    /// The named thing does not exist.
+    NotFound,
+    /// A handler of the caller's failed.
+    Handler,
     /// The input is malformed or breaks a rule.
     InvalidInput,
     /// A limit was reached (events in an append, bytes of a payload).

@@ -89,6 +89,7 @@ mod aggregate;
 mod domain_event;
 mod error;
 mod event;
+mod projection;
 mod repository;
 mod schema;
 mod store;
@@ -100,6 +101,11 @@ pub use aggregate::Aggregate;
 pub use domain_event::DomainEvent;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Appended, NewEvent, RecordedEvent};
+pub use projection::{
+    CaughtUp, HandlerError, InlineEventStore, OnFailure, ParkedEvent, Projection, ProjectionAdmin,
+    ProjectionState, ProjectionStatus, Rebuild, Rebuildable, Rebuilt, Running, SegmentStatus,
+    ShadowTable, Subscriber, Worker, WorkerOptions, WorkerPool, follow,
+};
 pub use repository::{ExecuteError, Executed, Loaded, Repository};
 pub use schema::MIGRATIONS;
 pub use store::{

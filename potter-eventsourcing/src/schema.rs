@@ -5,10 +5,18 @@ use potter_core::{Migration, Migrations};
 /// The schema of this crate's tables, to apply or to print.
 pub const MIGRATIONS: Migrations = Migrations {
     owner: "potter-eventsourcing",
-    list: &[Migration {
-        version: 1,
-        name: "events",
-        sqlite: include_str!("../migrations/sqlite/0001_events.sql"),
-        postgres: include_str!("../migrations/postgres/0001_events.sql"),
-    }],
+    list: &[
+        Migration {
+            version: 1,
+            name: "events",
+            sqlite: include_str!("../migrations/sqlite/0001_events.sql"),
+            postgres: include_str!("../migrations/postgres/0001_events.sql"),
+        },
+        Migration {
+            version: 2,
+            name: "projections",
+            sqlite: include_str!("../migrations/sqlite/0002_projections.sql"),
+            postgres: include_str!("../migrations/postgres/0002_projections.sql"),
+        },
+    ],
 };

@@ -9,7 +9,7 @@ mod pages;
 mod plan;
 mod postgres;
 mod read;
-mod rows;
+pub(crate) mod rows;
 mod sqlite;
 
 use std::sync::Arc;

@@ -29,6 +29,13 @@ impl Sql {
         Self::new(text, text)
     }
 
+    /// A text that was put together at run time, the same for both. The caller answers for it:
+    /// nothing from outside the program may be in it but an [`Identifier`], quoted.
+    pub fn checked(text: impl Into<String>) -> Self {
+        let text: Cow<'static, str> = text.into().into();
+        Self { sqlite: text.clone(), postgres: text }
+    }
+
     /// Puts a name, quoted, in the place of `{placeholder}`.
     ///
     /// ```

@@ -4,6 +4,7 @@
 
 mod conformance;
 mod postgres;
+mod projection;
 mod repository;
 mod sqlite;
 mod support;

@@ -1,0 +1,9 @@
+//! Projections and their workers, on every engine.
+
+mod admin;
+mod failures;
+mod inline;
+mod model;
+mod promises;
+mod rebuild;
+mod workers;

@@ -1,0 +1,1 @@
+//! The traps of event stores and projections, each a test by its name.
