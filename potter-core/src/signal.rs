@@ -32,12 +32,12 @@ struct Inner {
     local: watch::Sender<u64>,
     #[cfg_attr(
         not(feature = "postgres"),
-        expect(dead_code, reason = "only servers have listeners")
+        allow(dead_code, reason = "only servers have listeners")
     )]
     database: Database,
     #[cfg_attr(
         not(feature = "postgres"),
-        expect(dead_code, reason = "only servers have listeners")
+        allow(dead_code, reason = "only servers have listeners")
     )]
     channel: String,
     #[cfg(feature = "postgres")]

@@ -267,7 +267,7 @@ impl Tx {
                 )
             })?;
         }
-        let committed = match self.inner {
+        let committed: Result<()> = match self.inner {
             Inner::Memory(tx) => {
                 tx.commit();
                 Ok(())

@@ -160,7 +160,7 @@ impl Subscriber for Mailer {
     }
 
     async fn handle(&self, event: &RecordedEvent) -> Result<(), HandlerError> {
-        if event.global_position % 5 == 0 && !self.failed.swap(true, Ordering::SeqCst) {
+        if event.global_position.is_multiple_of(5) && !self.failed.swap(true, Ordering::SeqCst) {
             return Err("the mail server is away".into());
         }
         self.failed.store(false, Ordering::SeqCst);
