@@ -249,7 +249,7 @@ impl Session {
             let wait = match next {
                 Next::Finished => return Ok(()),
                 Next::Work => Duration::ZERO,
-                Next::Wait(wait) => wait.min(self.claim_interval()),
+                Next::Wait(wait) => wait.min(self.claim_wait()),
             };
             tokio::select! {
                 biased;
@@ -385,6 +385,17 @@ impl Session {
         }
         self.read_ahead = None;
         Ok(())
+    }
+
+    /// Until it must look at segments again, if it wants more or one has stopped. Otherwise the
+    /// lease's task says when somebody came or went.
+    fn claim_wait(&self) -> Duration {
+        let membership = self.heart.seen();
+        let share = share(&membership, self.member.id, self.options.partition, self.owned.count);
+        if self.owned.len() == share && !self.owned.has_failed() {
+            return Duration::MAX;
+        }
+        self.claim_at.saturating_duration_since(Instant::now()).max(PENDING_WAIT)
     }
 
     /// How long a segment that came free may lie there.

@@ -104,7 +104,7 @@ async fn first_event_ever_is_delivered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rolled_back_append_does_not_stall() {
+async fn rolled_back_append_leaves_no_gap_to_wait_at() {
     let postgres = support::postgres().await;
     let store = &postgres.store;
     let (rolled_back, _) = append_in(store).await;
@@ -117,7 +117,7 @@ async fn rolled_back_append_does_not_stall() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_writer_in_other_database_does_not_stall() {
+async fn idle_writer_in_other_database_does_not_hold_the_safe_position() {
     let (postgres, elsewhere) = (support::postgres().await, support::postgres().await);
     // An append and a plain writer in another database, and a plain writer and an old snapshot
     // in this one.
