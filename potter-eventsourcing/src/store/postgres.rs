@@ -83,8 +83,7 @@ impl PostgresEventStore {
 
     /// The events right behind the safe position, up to the first gap.
     async fn run_beyond(&self, safe: u64, limit: u64) -> Result<Vec<RecordedEvent>> {
-        let cursor = AllCursor { after: safe, until: u64::MAX, limit: Some(limit) };
-        let mut beyond = rows::all_page(&self.database, cursor).await?;
+        let mut beyond = rows::all_between(&self.database, safe, u64::MAX, limit).await?;
         let whole = beyond
             .iter()
             .zip(safe.saturating_add(1)..)
@@ -213,8 +212,7 @@ impl EventStore for PostgresEventStore {
                 rows::filtered(&self.database, after, safe, filter, limit).await?;
             return Ok(Page { events, through, head: known.fence.max(through) });
         }
-        let cursor = AllCursor { after, until: safe, limit: Some(limit) };
-        let mut events = rows::all_page(&self.database, cursor).await?;
+        let mut events = rows::all_between(&self.database, after, safe, limit).await?;
         let got = events.len() as u64;
         if got < limit && known.fence > safe {
             events.extend(self.run_beyond(safe, limit - got).await?);

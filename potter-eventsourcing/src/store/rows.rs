@@ -66,10 +66,20 @@ pub(crate) async fn stream_page(
 }
 
 pub(crate) async fn all_page(database: &Database, cursor: AllCursor) -> Result<Vec<RecordedEvent>> {
-    let rows = database.read(ALL, values![signed(cursor.after), signed(cursor.page())]).await?;
+    all_between(database, cursor.after, cursor.until, cursor.page()).await
+}
+
+/// The first `limit` of all events above `after`, up to and with `until`.
+pub(crate) async fn all_between(
+    database: &Database,
+    after: u64,
+    until: u64,
+    limit: u64,
+) -> Result<Vec<RecordedEvent>> {
+    let rows = database.read(ALL, values![signed(after), signed(limit)]).await?;
     let events = rows.iter().map(recorded);
     let within = |event: &Result<RecordedEvent>| {
-        event.as_ref().map_or(true, |event| event.global_position <= cursor.until)
+        event.as_ref().map_or(true, |event| event.global_position <= until)
     };
     events.take_while(within).collect()
 }

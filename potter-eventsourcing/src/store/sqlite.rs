@@ -186,8 +186,7 @@ impl EventStore for SqliteEventStore {
         let head = rows::head_position(&self.database).await?;
         let (safe, limit) = (head.max(after), limit.max(1));
         let (events, through) = if filter.is_all() {
-            let cursor = AllCursor { after, until: safe, limit: Some(limit) };
-            let events = rows::all_page(&self.database, cursor).await?;
+            let events = rows::all_between(&self.database, after, safe, limit).await?;
             let full = events.len() as u64 >= limit;
             let through = events.last().filter(|_| full).map_or(safe, |last| last.global_position);
             (events, through)

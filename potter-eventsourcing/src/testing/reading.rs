@@ -1,9 +1,14 @@
 //! Streams, and all events.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{append, read, read_all, read_versions, stream};
-use crate::store::{EventStore, ExpectedVersion, ReadAllOptions, ReadOptions};
+use crate::event::{Appended, NewEvent, RecordedEvent};
+use crate::store::{
+    EventFilter, EventStore, ExpectedVersion, ReadAllOptions, ReadOptions, SegmentSet,
+};
+use crate::stream_id::StreamId;
 
 type Store = Arc<dyn EventStore>;
 
@@ -102,4 +107,114 @@ pub(super) async fn all_ends_and_goes_on(store: Store) {
         assert_eq!(after, appended.last_position);
         assert!(read_all(&store, after, ReadAllOptions::new()).await.is_empty());
     }
+}
+
+/// Everything that `filter` wants above `after`, by pages.
+async fn by_pages(
+    store: &dyn EventStore,
+    mut after: u64,
+    filter: &EventFilter,
+    limit: u64,
+) -> Vec<RecordedEvent> {
+    let mut events = Vec::new();
+    loop {
+        let page = store.read_page(after, filter, limit).await.unwrap();
+        assert!(page.events.len() as u64 <= limit, "{} of {limit}", page.events.len());
+        assert!(page.through >= after && page.head >= page.through);
+        let within =
+            |event: &RecordedEvent| (after + 1..=page.through).contains(&event.global_position);
+        assert!(page.events.iter().all(within), "events are above `after`, up to `through`");
+        after = page.through;
+        events.extend(page.events);
+        if after == page.head {
+            return events;
+        }
+    }
+}
+
+pub(super) async fn pages_of_any_size_miss_nothing(store: Arc<dyn EventStore>) {
+    let before = store.head_position().await.unwrap();
+    for _ in 0..30 {
+        append(&*store, &stream(), ExpectedVersion::NoStream, 40).await.unwrap();
+    }
+    let all = read_all(&*store, before, ReadAllOptions::new()).await;
+    assert_eq!(all.len(), 1200);
+    for limit in [7, 499, 500, 501, 1000, 1199, 1200, 1201, 100_000] {
+        let paged = by_pages(&*store, before, &EventFilter::all(), limit).await;
+        assert_eq!(paged, all, "pages of {limit}");
+        let filter = EventFilter::all().stream_types(["conformance"]);
+        assert_eq!(by_pages(&*store, before, &filter, limit).await, all, "filtered, {limit}");
+    }
+}
+
+pub(super) async fn pages_of_segments_make_up_the_log(store: Arc<dyn EventStore>) {
+    let before = store.head_position().await.unwrap();
+    for _ in 0..120 {
+        append(&*store, &stream(), ExpectedVersion::NoStream, 3).await.unwrap();
+    }
+    let all = read_all(&*store, before, ReadAllOptions::new()).await;
+    for (count, parts) in [(1, 1), (4, 4), (64, 3), (64, 64), (256, 5)] {
+        let mut seen = Vec::new();
+        for part in 0..parts {
+            let members = (0..count).filter(|segment| segment % parts == part);
+            let set = SegmentSet::new(count, members).unwrap();
+            let filter = EventFilter::all().segments(set.clone());
+            let events = by_pages(&*store, before, &filter, 10).await;
+            assert!(events.is_sorted_by_key(|event| event.global_position));
+            assert!(events.iter().all(|event| set.contains(event.stream_id.segment())));
+            seen.extend(events);
+        }
+        seen.sort_by_key(|event| event.global_position);
+        assert_eq!(seen, all, "{parts} parts of {count} segments");
+    }
+    let none = EventFilter::all().segments(SegmentSet::new(4, []).unwrap());
+    assert!(by_pages(&*store, before, &none, 10).await.is_empty());
+}
+
+pub(super) async fn pages_are_filtered(store: Arc<dyn EventStore>) {
+    let before = store.head_position().await.unwrap();
+    let types = ["billing.invoice", "billing.refund", "billingother", "shop.order"];
+    for n in 0..40_usize {
+        let stream = StreamId::new(types[n % 4], potter_core::new_id()).unwrap();
+        let event_type = ["opened", "closed", "it's \"quoted\""][n % 3];
+        let tenant = ["acme", "other"][n % 2];
+        let new = NewEvent::new(event_type, &n).unwrap();
+        let new = new.with_metadata(potter_core::Metadata::new().with_tenant(tenant));
+        store.append(&stream, ExpectedVersion::NoStream, vec![new]).await.unwrap();
+    }
+    let all = read_all(&*store, before, ReadAllOptions::new()).await;
+    let everything = EventFilter::all;
+    for filter in [
+        everything().event_types(["opened"]),
+        everything().event_types(["it's \"quoted\"", "closed"]),
+        everything().event_types(Vec::<String>::new()),
+        everything().stream_types(["billing.invoice", "shop.order"]),
+        everything().context("billing"),
+        everything().context("bill"),
+        everything().context("billing-x"),
+        everything().tenant("acme"),
+        everything().tenant("nobody"),
+        everything().context("billing").tenant("acme").event_types(["opened"]),
+        everything().tenant("acme").segments(SegmentSet::new(2, [1]).unwrap()),
+    ] {
+        let wanted: Vec<_> = all.iter().filter(|event| filter.matches(event)).cloned().collect();
+        assert_eq!(by_pages(&*store, before, &filter, 3).await, wanted, "{filter:?}");
+    }
+}
+
+pub(super) async fn changes_are_hinted_at(store: Arc<dyn EventStore>) {
+    let Some(mut changes) = store.changes() else { return };
+    changes.clear();
+    let long = Duration::from_secs(3600);
+    let (appended, ()) = futures::future::join(append_one_soon(&*store), async {
+        tokio::time::timeout(Duration::from_secs(30), changes.wait(long)).await.expect("a hint")
+    })
+    .await;
+    let page = store.read_page(appended.last_position - 1, &EventFilter::all(), 10).await.unwrap();
+    assert_eq!(page.events.len(), 1, "the hint comes when the event can be read");
+}
+
+async fn append_one_soon(store: &dyn EventStore) -> Appended {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    append(store, &stream(), ExpectedVersion::NoStream, 1).await.unwrap()
 }
