@@ -31,7 +31,8 @@ pub trait DomainEvent: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Reads what [`encode`](Self::encode) wrote, in this or an older version of the code.
     ///
     /// # Errors
-    /// `Corrupt` for a type, schema version or payload that it does not know.
+    /// `UnknownEvent` for a type or schema version that it does not know, `Corrupt` for a payload of
+    /// another shape.
     fn decode(event_type: &str, schema_version: u32, payload: &Json) -> Result<Self> {
         let _ = (event_type, schema_version);
         Ok(payload.get()?)

@@ -11,14 +11,16 @@ pub enum ErrorKind {
     DuplicateEventId,
     /// The named thing does not exist.
     NotFound,
+    /// An event has a type or schema version that the code does not know.
+    UnknownEvent,
     /// A handler of the caller's failed.
     Handler,
     /// The input is malformed or breaks a rule.
     InvalidInput,
     /// A limit was reached (events in an append, bytes of a payload).
     LimitExceeded,
-    /// Stored data can't be read back: an event type or schema version that the code does not
-    /// know, a payload of another shape, a schema that was changed by hand.
+    /// Stored data can't be read back: a payload of another shape, a schema that was changed by
+    /// hand.
     Corrupt,
     /// The database can't be reached at the moment, or has no connection free.
     Unavailable,

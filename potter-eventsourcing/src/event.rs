@@ -115,7 +115,8 @@ impl RecordedEvent {
     /// Reads it as an event of a domain.
     ///
     /// # Errors
-    /// `Corrupt` when the type, the schema version or the payload is not one of `E`.
+    /// `UnknownEvent` when the type or schema version is not one of `E`, `Corrupt` when the payload
+    /// is not.
     pub fn decode<E: DomainEvent>(&self) -> Result<E> {
         E::decode(&self.event_type, self.schema_version, &self.payload)
     }

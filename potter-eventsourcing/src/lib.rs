@@ -86,18 +86,23 @@
 //! Features: `sqlite` (default), `postgres`, and `testing` for the conformance suite.
 
 mod aggregate;
+mod diff;
 mod domain_event;
 mod error;
 mod event;
 mod projection;
+mod replay;
 mod repository;
 mod schema;
+mod snapshot;
 mod store;
 mod stream_id;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod upcast;
 
 pub use aggregate::Aggregate;
+pub use diff::{Change, Difference, differences};
 pub use domain_event::DomainEvent;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Appended, NewEvent, RecordedEvent};
@@ -106,14 +111,20 @@ pub use projection::{
     ProjectionState, ProjectionStatus, Rebuild, Rebuildable, Rebuilt, Running, SegmentStatus,
     ShadowTable, Subscriber, Worker, WorkerOptions, WorkerPool, follow,
 };
-pub use repository::{ExecuteError, Executed, Loaded, Repository};
+pub use replay::{Replay, ReplayProgress};
+pub use repository::{At, ExecuteError, Executed, Loaded, Repository, TimelineEntry, WhatIf};
 pub use schema::MIGRATIONS;
+pub use snapshot::{
+    Frequency, Hybrid, NewSnapshot, Snapshot, SnapshotMoment, SnapshotStore, SnapshotStrategy,
+    Snapshots, Snapshottable, TimeBased, snapshot_store,
+};
 pub use store::{
     Direction, EventFilter, EventStore, ExpectedVersion, MemoryEventStore, Page,
     PostgresEventStore, ReadAllOptions, ReadOptions, SegmentSet, SqliteEventStore, StoreOptions,
     event_store, event_store_with,
 };
 pub use stream_id::{SEGMENTS, StreamId};
+pub use upcast::{UnknownEvents, Upcast, Upcasters};
 
 /// What [`domain_events!`] writes uses.
 #[doc(hidden)]
@@ -129,7 +140,7 @@ pub mod __private {
     pub fn unknown_event(of: &str, event_type: &str, schema_version: u32) -> crate::Error {
         let message =
             format!("{of} has no event \"{event_type}\" of schema version {schema_version}");
-        crate::Error::new(crate::ErrorKind::Corrupt, message)
+        crate::Error::new(crate::ErrorKind::UnknownEvent, message)
     }
 }
 

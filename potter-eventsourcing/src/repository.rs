@@ -2,12 +2,15 @@
 
 mod fold;
 mod outcome;
+mod snapshots;
+mod time_travel;
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use futures::TryStreamExt;
 use potter_core::{Backoff, Metadata, Tx, derived_id, jitter};
 use tokio::time::Instant;
@@ -17,15 +20,20 @@ pub use outcome::{ExecuteError, Executed, Loaded};
 
 use crate::aggregate::Aggregate;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Appended, NewEvent};
+use crate::event::{Appended, NewEvent, RecordedEvent};
 use crate::store::{EventStore, ExpectedVersion, ReadOptions};
 use crate::stream_id::StreamId;
-use fold::Fold;
+use crate::upcast::{UnknownEvents, Upcasters};
+use fold::{Fold, Shapes};
+use snapshots::{Kept, SnapshotUse};
+pub use time_travel::{At, TimelineEntry, WhatIf};
 
 /// The aggregates of type `A` in an event store. Cheap to clone.
 pub struct Repository<A> {
     store: Arc<dyn EventStore>,
     retry: Backoff,
+    snapshots: Option<SnapshotUse<A>>,
+    shapes: Shapes,
     aggregate: PhantomData<fn() -> A>,
 }
 
@@ -46,7 +54,7 @@ impl<A: Aggregate> Repository<A> {
         let retry = Backoff::exponential(Duration::from_millis(5))
             .cap(Duration::from_millis(200))
             .max_attempts(5);
-        Self { store, retry, aggregate: PhantomData }
+        Self { store, retry, snapshots: None, shapes: Shapes::default(), aggregate: PhantomData }
     }
 
     /// How a command that meets a conflict is tried again.
@@ -54,6 +62,25 @@ impl<A: Aggregate> Repository<A> {
     pub fn retry(mut self, retry: Backoff) -> Self {
         self.retry = retry;
         self
+    }
+
+    /// Reads old events in the shape of today.
+    #[must_use]
+    pub fn upcasters(mut self, upcasters: Upcasters) -> Self {
+        self.shapes.upcasters = Arc::new(upcasters);
+        self
+    }
+
+    /// What is done with events that the code does not know, after upcasting. They are refused
+    /// unless it says otherwise.
+    #[must_use]
+    pub fn unknown_events(mut self, policy: UnknownEvents) -> Self {
+        self.shapes.unknown = policy;
+        self
+    }
+
+    fn new_fold<'a>(&self, stream: &'a StreamId, key: Option<&'a str>) -> Fold<'a, A> {
+        Fold::new(stream, key, self.shapes.clone())
     }
 
     /// The store.
@@ -72,10 +99,15 @@ impl<A: Aggregate> Repository<A> {
     /// The aggregate as it is; the default state at version 0 when nothing happened to it yet.
     ///
     /// # Errors
-    /// `Corrupt` when an event can't be decoded, `Unavailable` when the database is.
+    /// `UnknownEvent` or `Corrupt` when an event can't be decoded, `Unavailable` when the database
+    /// is.
     pub async fn load(&self, id: &str) -> Result<Loaded<A>> {
         let stream = self.stream_id(id)?;
-        Ok(self.fold(None, &stream, None, None).await?.loaded)
+        let fold = self.fold(None, &stream, None, None).await?;
+        if let Some(using) = &self.snapshots {
+            using.keep(&fold, &stream);
+        }
+        Ok(fold.loaded)
     }
 
     /// The same inside the caller's transaction, own appends included.
@@ -179,7 +211,7 @@ impl<A: Aggregate> Repository<A> {
         command: &A::Command,
         metadata: &Metadata,
     ) -> Outcome<A> {
-        let folded = self.fold(tx.as_deref_mut(), stream, key, None).await?;
+        let folded = self.fold_for(tx.as_deref_mut(), stream, key).await?;
         if let Some((version, last_position)) = folded.done_at {
             let then = self.fold(tx, stream, None, Some(version)).await?;
             return Ok(Executed {
@@ -190,13 +222,24 @@ impl<A: Aggregate> Repository<A> {
                 duplicate: true,
             });
         }
+        let (base, since) = (folded.base, folded.since);
         let decided = decide(stream, key, folded.loaded, command, metadata)?;
-        let appended = match tx {
+        let last_id = decided.new.last().map(|new| new.event_id);
+        let appended = match tx.as_deref_mut() {
             _ if decided.new.is_empty() => None,
             Some(tx) => Some(self.store.append_in(tx, stream, decided.expected, decided.new).await),
             None => Some(self.store.append(stream, decided.expected, decided.new).await),
         };
         let appended: Option<Appended> = appended.transpose()?;
+        if base > 0 && key.is_some() && appended.is_some_and(|appended| appended.duplicate) {
+            // It ran at the same time, and a snapshot hides it: the next attempt looks for it.
+            let message = format!("the command on {stream} was carried out meanwhile");
+            return Err(Error::new(ErrorKind::Conflict, message).into());
+        }
+        if let (Some(appended), Some(event_id)) = (appended, last_id) {
+            let (state, version, now) = (&decided.state, appended.last_version, Utc::now());
+            self.keep(tx, &Kept { stream, state, version, event_id, now, base, since });
+        }
         Ok(Executed {
             state: decided.state,
             version: match (appended, decided.expected) {
@@ -210,32 +253,118 @@ impl<A: Aggregate> Repository<A> {
         })
     }
 
-    /// The events of the stream, up to and with version `until`, summed up.
-    async fn fold<'a>(
+    /// Saves the state after a command, if it is due: once it is committed.
+    fn keep(&self, tx: Option<&mut Tx>, kept: &Kept<'_, A>) {
+        let Some(using) = &self.snapshots else { return };
+        let Some(snapshot) = using.due(kept) else { return };
+        match tx {
+            Some(tx) => {
+                let keeper = using.snapshots.keeper();
+                tx.on_commit(move || keeper.save_soon(snapshot));
+            }
+            None => using.snapshots.save_soon(snapshot),
+        }
+    }
+
+    /// The aggregate for a command. One with a key must find its first time, which a snapshot
+    /// hides: so that is looked for first, or, in a transaction of the caller's, all events are
+    /// read.
+    async fn fold_for<'a>(
         &self,
         tx: Option<&mut Tx>,
         stream: &'a StreamId,
         key: Option<&'a str>,
+    ) -> Result<Fold<'a, A>> {
+        if let (Some(first), None, Some(_)) = (key, &tx, &self.snapshots) {
+            let before = self.store.event(event_id(stream, first, 0)).await?;
+            if before.is_none() {
+                return self.fold(None, stream, None, None).await;
+            }
+        }
+        self.fold(tx, stream, key, None).await
+    }
+
+    /// The events of the stream, up to and with version `until`, summed up.
+    async fn fold<'a>(
+        &self,
+        mut tx: Option<&mut Tx>,
+        stream: &'a StreamId,
+        key: Option<&'a str>,
         until: Option<u64>,
     ) -> Result<Fold<'a, A>> {
-        let mut fold = Fold::new(stream, key);
-        let mut options = ReadOptions { limit: until, ..ReadOptions::forwards() };
-        let Some(tx) = tx else {
-            let mut events = self.store.read_stream(stream, options);
-            while let Some(event) = events.try_next().await? {
-                fold.apply(&event)?;
+        let mut fold = self.new_fold(stream, key);
+        if let (None, Some(using)) = (key, &self.snapshots)
+            && let Some((state, snapshot)) = using.newest(tx.as_deref_mut(), stream, until).await
+        {
+            let version = snapshot.version;
+            fold.begin_with(state, version, snapshot.taken_at);
+            // With the event that it ends with, to see that this is its stream.
+            let options = ReadOptions::forwards().from_version(version);
+            let its_last = Some((version, snapshot.event_id));
+            if self.read_tail(&mut fold, tx.as_deref_mut(), options, until, its_last).await? {
+                return Ok(fold);
             }
-            return Ok(fold);
+            tracing::warn!(%stream, version, "a snapshot is ahead of its stream, or of another one: the events are read");
+            fold = self.new_fold(stream, key);
+        }
+        self.read_into(&mut fold, tx, ReadOptions::forwards(), until).await?;
+        Ok(fold)
+    }
+
+    async fn read_into(
+        &self,
+        fold: &mut Fold<'_, A>,
+        tx: Option<&mut Tx>,
+        options: ReadOptions,
+        until: Option<u64>,
+    ) -> Result<()> {
+        self.read_tail(fold, tx, options, until, None).await.map(|_| ())
+    }
+
+    /// Reads on. `its_last` is the event that the fold has in it already: `false` when that is not
+    /// what the stream has there.
+    async fn read_tail(
+        &self,
+        fold: &mut Fold<'_, A>,
+        tx: Option<&mut Tx>,
+        mut options: ReadOptions,
+        until: Option<u64>,
+        its_last: Option<(u64, Uuid)>,
+    ) -> Result<bool> {
+        let from = options.from_version.unwrap_or(1);
+        options.limit = until.map(|until| (until + 1).saturating_sub(from));
+        let mut expected = its_last;
+        let mut take = |fold: &mut Fold<'_, A>, event: &RecordedEvent| match expected.take() {
+            Some(last) if last != (event.version, event.event_id) => Ok(false),
+            Some(_) => {
+                fold.last = Some((event.event_id, event.recorded_at));
+                Ok(true)
+            }
+            None => fold.apply(event).map(|()| true),
+        };
+        let mut read = 0_u64;
+        let Some(tx) = tx else {
+            let mut events = self.store.read_stream(fold.stream, options);
+            while let Some(event) = events.try_next().await? {
+                read += 1;
+                if !take(fold, &event)? {
+                    return Ok(false);
+                }
+            }
+            return Ok(read > 0 || its_last.is_none());
         };
         loop {
             let asked = options.page();
-            let page = self.store.read_stream_in(tx, stream, options).await?;
+            let page = self.store.read_stream_in(tx, fold.stream, options).await?;
             for event in &page {
-                fold.apply(event)?;
+                read += 1;
+                if !take(fold, event)? {
+                    return Ok(false);
+                }
             }
             let version = fold.loaded.version;
             if (page.len() as u64) < asked || until == Some(version) {
-                return Ok(fold);
+                return Ok(read > 0 || its_last.is_none());
             }
             options = options.from_version(version + 1);
             options.limit = until.map(|until| until - version);
@@ -277,7 +406,13 @@ fn worth_another(error: &Error, key: Option<&str>) -> bool {
 
 impl<A> Clone for Repository<A> {
     fn clone(&self) -> Self {
-        Self { store: Arc::clone(&self.store), retry: self.retry.clone(), aggregate: PhantomData }
+        Self {
+            store: Arc::clone(&self.store),
+            retry: self.retry.clone(),
+            snapshots: self.snapshots.clone(),
+            shapes: self.shapes.clone(),
+            aggregate: PhantomData,
+        }
     }
 }
 

@@ -18,5 +18,11 @@ pub const MIGRATIONS: Migrations = Migrations {
             sqlite: include_str!("../migrations/sqlite/0002_projections.sql"),
             postgres: include_str!("../migrations/postgres/0002_projections.sql"),
         },
+        Migration {
+            version: 3,
+            name: "snapshots",
+            sqlite: include_str!("../migrations/sqlite/0003_snapshots.sql"),
+            postgres: include_str!("../migrations/postgres/0003_snapshots.sql"),
+        },
     ],
 };

@@ -15,8 +15,11 @@ mod sqlite;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use potter_core::{Database, Engine, Tx, Waiter};
+use uuid::Uuid;
 
 pub use append::ExpectedVersion;
 pub use filter::{EventFilter, SegmentSet};
@@ -135,6 +138,41 @@ pub trait EventStore: Send + Sync + 'static {
         None
     }
 
+    /// The event with this id, if it is there. The default reads all events until it comes.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database is.
+    async fn event(&self, event_id: Uuid) -> Result<Option<RecordedEvent>> {
+        let all = self.read_all(0, ReadAllOptions::new());
+        all.try_filter(|event| std::future::ready(event.event_id == event_id)).try_next().await
+    }
+
+    /// How many events above `after`, up to and with `until`, `filter` wants. The default reads
+    /// them.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database is.
+    async fn count(&self, after: u64, until: u64, filter: &EventFilter) -> Result<u64> {
+        pages::count(self, after, until, filter).await
+    }
+
+    /// The position that stands for a time: that before the first event that was recorded later.
+    /// A later time is never a lower position, also where a clock was set back. The default reads
+    /// all events.
+    ///
+    /// # Errors
+    /// As [`safe_position`](Self::safe_position).
+    async fn position_at(&self, time: DateTime<Utc>) -> Result<u64> {
+        let safe = self.safe_position().await?;
+        let mut all = self.read_all(0, ReadAllOptions::new());
+        while let Some(event) = all.try_next().await? {
+            if event.recorded_at > time {
+                return Ok(event.global_position - 1);
+            }
+        }
+        Ok(safe)
+    }
+
     /// The version of the last event of a stream; 0 when there is none.
     ///
     /// # Errors
@@ -249,6 +287,18 @@ impl<S: EventStore + ?Sized> EventStore for Arc<S> {
 
     fn changes(&self) -> Option<Waiter> {
         (**self).changes()
+    }
+
+    async fn event(&self, event_id: Uuid) -> Result<Option<RecordedEvent>> {
+        (**self).event(event_id).await
+    }
+
+    async fn count(&self, after: u64, until: u64, filter: &EventFilter) -> Result<u64> {
+        (**self).count(after, until, filter).await
+    }
+
+    async fn position_at(&self, time: DateTime<Utc>) -> Result<u64> {
+        (**self).position_at(time).await
     }
 
     async fn stream_version(&self, stream: &StreamId) -> Result<u64> {

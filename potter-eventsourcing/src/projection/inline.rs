@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use potter_core::{Database, Tx, Waiter};
+use uuid::Uuid;
 
 use super::Projection;
 use crate::error::{Error, ErrorKind, Result};
@@ -149,6 +151,18 @@ impl EventStore for InlineEventStore {
 
     fn changes(&self) -> Option<Waiter> {
         self.store.changes()
+    }
+
+    async fn event(&self, event_id: Uuid) -> Result<Option<RecordedEvent>> {
+        self.store.event(event_id).await
+    }
+
+    async fn count(&self, after: u64, until: u64, filter: &EventFilter) -> Result<u64> {
+        self.store.count(after, until, filter).await
+    }
+
+    async fn position_at(&self, time: DateTime<Utc>) -> Result<u64> {
+        self.store.position_at(time).await
     }
 
     async fn stream_version(&self, stream: &StreamId) -> Result<u64> {

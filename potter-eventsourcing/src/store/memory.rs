@@ -168,6 +168,13 @@ impl EventStore for MemoryEventStore {
         Some(self.changed.subscribe())
     }
 
+    async fn event(&self, event_id: Uuid) -> Result<Option<RecordedEvent>> {
+        let mut tx = self.database.begin().await?;
+        let memory = memory(&mut tx)?;
+        let Some(position) = memory.get::<EventIds>(&event_id).copied() else { return Ok(None) };
+        Ok(memory.get::<Events>(&position).map(|event| RecordedEvent::clone(event)))
+    }
+
     async fn stream_version(&self, stream: &StreamId) -> Result<u64> {
         let mut tx = self.database.begin().await?;
         Ok(version(memory(&mut tx)?, stream))

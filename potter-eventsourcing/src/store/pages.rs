@@ -102,3 +102,22 @@ pub(crate) async fn filtered<S: EventStore + ?Sized>(
     }
     Ok(Page { events, through, head: head.max(through) })
 }
+
+/// How many of the events in between `filter` wants, by reading them.
+pub(crate) async fn count<S: EventStore + ?Sized>(
+    store: &S,
+    mut after: u64,
+    until: u64,
+    filter: &EventFilter,
+) -> Result<u64> {
+    let mut count = 0;
+    loop {
+        let page = store.read_page(after, filter, ReadOptions::PAGE).await?;
+        let within = page.events.iter().take_while(|event| event.global_position <= until);
+        count += within.count() as u64;
+        if page.through >= until.min(page.head) || page.through == after {
+            return Ok(count);
+        }
+        after = page.through;
+    }
+}

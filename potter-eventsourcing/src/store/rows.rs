@@ -182,6 +182,28 @@ pub(crate) async fn stream_version(mut source: Source<'_>, stream: &StreamId) ->
     rows.first().map_or(Ok(0), |row| unsigned(row, "version"))
 }
 
+pub(crate) async fn event(
+    database: &Database,
+    event_id: uuid::Uuid,
+) -> Result<Option<RecordedEvent>> {
+    const EVENT: &str = select!("WHERE event_id = $1");
+    let rows = database.read(EVENT, values![event_id]).await?;
+    rows.first().map(recorded).transpose()
+}
+
+/// The position before the first event that was recorded after `time`, `safe` at most.
+pub(crate) async fn position_at(
+    database: &Database,
+    time: chrono::DateTime<chrono::Utc>,
+    safe: u64,
+) -> Result<u64> {
+    const LATER: &str =
+        "SELECT min(global_position) AS later FROM potter_events WHERE recorded_at > $1";
+    let rows = database.read(LATER, values![time]).await?;
+    let later = rows.first().map(|row| row.opt_i64("later")).transpose()?.flatten();
+    Ok(later.map_or(safe, |later| safe.min(later.unsigned_abs().saturating_sub(1))))
+}
+
 pub(crate) async fn head_position(database: &Database) -> Result<u64> {
     let statement = "SELECT coalesce(max(global_position), 0) AS head FROM potter_events";
     let rows = database.read(statement, &[]).await?;

@@ -7,8 +7,10 @@
 mod group;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use futures::stream::BoxStream;
 use potter_core::{Database, Engine, Signal, Tx, Waiter};
+use uuid::Uuid;
 
 use super::append::{Append, ExpectedVersion};
 use super::commit_queue::{Commit, CommitQueue};
@@ -198,6 +200,15 @@ impl EventStore for SqliteEventStore {
 
     fn changes(&self) -> Option<Waiter> {
         Some(self.changed.subscribe())
+    }
+
+    async fn event(&self, event_id: Uuid) -> Result<Option<RecordedEvent>> {
+        rows::event(&self.database, event_id).await
+    }
+
+    async fn position_at(&self, time: DateTime<Utc>) -> Result<u64> {
+        let safe = self.safe_position().await?;
+        rows::position_at(&self.database, time, safe).await
     }
 
     async fn stream_version(&self, stream: &StreamId) -> Result<u64> {

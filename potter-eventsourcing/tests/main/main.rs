@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod conformance;
+mod counter;
+mod history;
 mod postgres;
 mod projection;
 mod repository;
+mod snapshots;
 mod sqlite;
 mod support;

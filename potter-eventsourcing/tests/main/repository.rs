@@ -294,7 +294,7 @@ async fn an_event_that_the_code_does_not_know_is_named() {
     let unknown = NewEvent::new("account.frozen", &1).unwrap();
     store.append(&stream, ExpectedVersion::Any, vec![unknown]).await.unwrap();
     let error = accounts.load("1").await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert_eq!(error.kind(), ErrorKind::UnknownEvent);
     assert!(error.to_string().contains("account-1"), "{error}");
     assert!(error.to_string().contains("account.frozen"), "{error}");
     let wrong_schema =
