@@ -1,0 +1,43 @@
+//! CRDTs that merge right and fast.
+
+mod actor;
+mod causal;
+mod codec;
+mod context;
+mod counter;
+mod error;
+mod hlc;
+mod keyed;
+mod lww_register;
+mod plain_sets;
+mod ranges;
+mod replica;
+mod timestamp;
+mod traits;
+mod vector_clock;
+mod writer;
+
+pub use actor::{ACTORS_MAX, ActorId, Dot, SEQ_MAX};
+pub use causal::counter::{CausalCounter, CounterStore};
+pub use causal::flag::{EnableWinsFlag, FlagStore};
+pub use causal::lww_map::{LwwMap, LwwMapStore};
+pub use causal::map::{MapStore, OrMap};
+pub use causal::register::{LwwStore, MvRegister, MvStore, Stamped};
+pub use causal::set::{OrSet, SetStore};
+pub use causal::{Causal, DotStore, Txn};
+pub use codec::value::{JsonValue, Value};
+pub use codec::{Codec, Decoder, Encoder, FORMAT_VERSION, INPUT_BYTES_MAX};
+pub use context::Context;
+pub use counter::bounded::BoundedCounter;
+pub use counter::g_counter::GCounter;
+pub use counter::pn_counter::PnCounter;
+pub use counter::resettable::{ResetSummary, ResettableCounter};
+pub use error::{Error, ErrorKind, Result};
+pub use hlc::{Admitted, Hlc, SkewGuard, Stamp};
+pub use lww_register::{LwwRegister, LwwSummary};
+pub use plain_sets::{GSet, TwoPhaseSet};
+pub use replica::Replica;
+pub use timestamp::Timestamp;
+pub use traits::{Delta, Join, Reclaim};
+pub use vector_clock::{Causality, DottedVersionVector, VectorClock};
+pub use writer::{Authored, Writer};

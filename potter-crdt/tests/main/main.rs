@@ -1,0 +1,6 @@
+//! The tests of `potter-crdt`.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod defects;
+mod laws;
+mod worlds;
