@@ -46,6 +46,7 @@ by_json! {
     [T: Value] GSet<T>;
     [T: Value] TwoPhaseSet<T>;
     [S: DotStore] Causal<S>;
+    [] crate::Rga;
 }
 
 impl Serialize for Timestamp {

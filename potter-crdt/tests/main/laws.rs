@@ -133,4 +133,5 @@ laws! {
     map_of_counters: OrMap<String, CounterStore>;
     map_of_sets: OrMap<String, SetStore<u64>>;
     map_of_maps: Nested;
+    rga: Rga;
 }

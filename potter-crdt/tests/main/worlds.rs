@@ -276,3 +276,17 @@ impl Subject for Nested {
         }
     }
 }
+
+impl Subject for Rga {
+    fn write(node: &mut Node<Self>, kind: u8, x: u8) {
+        let length = node.state.len();
+        let index = usize::from(x) % (length + 1);
+        if kind % 3 == 0 && index < length {
+            let count = (1 + usize::from(kind) % 4).min(length - index);
+            node.state.delete(&mut node.writer, index, count).unwrap();
+        } else {
+            let text = ["x", "ab", "häß", "€uro", "\u{1f600}"][usize::from(kind) % 5];
+            node.state.insert(&mut node.writer, index, text).unwrap();
+        }
+    }
+}
