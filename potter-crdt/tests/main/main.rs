@@ -3,4 +3,6 @@
 
 mod defects;
 mod laws;
+mod models;
+mod simulator;
 mod worlds;
