@@ -85,7 +85,8 @@ impl Rga {
 
     /// How many deleted characters are still kept as places.
     pub fn tombstones(&self) -> u64 {
-        self.layout.spans().filter(|span| span.dead.is_some()).map(|span| span.len).sum()
+        let dead = self.layout.spans().filter(|span| span.dead.is_some());
+        dead.fold(0, |sum, span| sum.saturating_add(span.len))
     }
 
     /// Inserts `text` before the character at `index`. [`ErrorKind::InvalidInput`] if there are

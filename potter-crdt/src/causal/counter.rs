@@ -123,10 +123,17 @@ impl DotStore for CounterStore {
     fn check(&self, theirs: &Self, cx: &JoinCx<'_>) -> Result<()> {
         for (birth, row) in &theirs.rows {
             let birth = cx.import(*birth);
-            // One history has one number at one event.
+            // One history: the same numbers at one event, later numbers at later events.
+            let one_history = |mine: &Row| {
+                let (a, b) = (mine.numbers.counted, row.numbers.counted);
+                match mine.last.cmp(&row.last) {
+                    std::cmp::Ordering::Less => a.max(b) == b,
+                    std::cmp::Ordering::Equal => a == b,
+                    std::cmp::Ordering::Greater => a.max(b) == a,
+                }
+            };
             if let Some(mine) = self.rows.get(&birth)
-                && mine.last == row.last
-                && mine.numbers.counted != row.numbers.counted
+                && !(one_history(mine) && mine.numbers.ordered(&row.numbers))
             {
                 return Err(cx.reused(DotIx::new(birth.actor(), mine.last)));
             }

@@ -152,11 +152,14 @@ impl Authored for BoundedCounter {
 
 impl Join for BoundedCounter {
     fn join(&mut self, other: &Self) -> Result<bool> {
+        self.validate(other)?;
         Ok(self.entries.join(&other.entries, Rights::join))
     }
 
-    fn validate(&self, _: &Self) -> Result<()> {
-        Ok(())
+    fn validate(&self, incoming: &Self) -> Result<()> {
+        let ordered =
+            |mine: &Rights, theirs: &Rights| !mine.exceeds(theirs) || !theirs.exceeds(mine);
+        self.entries.one_history(&incoming.entries, ordered)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: sorted by actor, one row each. A missing row is the bottom row.
 
-use crate::{ActorId, Writer};
+use crate::{ActorId, Error, ErrorKind, Result, Writer};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Entries<T>(Vec<(ActorId, T)>);
@@ -23,7 +23,7 @@ impl<T: Clone + Default> Entries<T> {
         self.find(actor).ok().map(|at| &self.0[at].1)
     }
 
-    fn find(&self, actor: &ActorId) -> Result<usize, usize> {
+    fn find(&self, actor: &ActorId) -> std::result::Result<usize, usize> {
         self.0.binary_search_by(|(name, _)| name.cmp(actor))
     }
 
@@ -117,6 +117,25 @@ impl<T: Clone + Default> Entries<T> {
         self.0.extend(missing);
         self.0.sort_by(|a, b| a.0.cmp(&b.0));
         true
+    }
+
+    /// One actor has one history, so of two versions of its row one is the later in every number.
+    /// [`ErrorKind::ActorReused`] if `ordered` says that they are not.
+    pub(crate) fn one_history(&self, other: &Self, ordered: impl Fn(&T, &T) -> bool) -> Result<()> {
+        for (actor, theirs) in &other.0 {
+            if let Some(mine) = self.get(actor)
+                && !ordered(mine, theirs)
+            {
+                return Err(Error::new(
+                    ErrorKind::ActorReused,
+                    format!(
+                        "{actor} counted in two histories: it was restored from an older copy, \
+                         cloned, or used by two writers; nothing was merged"
+                    ),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// The rows for which `newer(mine, theirs)` holds.

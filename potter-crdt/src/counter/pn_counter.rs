@@ -26,6 +26,12 @@ impl UpDown {
         Self { up: self.up.max(other.up), down: self.down.max(other.down) }
     }
 
+    /// Is one of the two the other, later?
+    pub(crate) fn ordered(self, other: Self) -> bool {
+        let joined = self.max(other);
+        joined == self || joined == other
+    }
+
     pub(crate) fn with(self, by: i64) -> Result<Self> {
         let overflow = || Error::overflow("an actor's row of a counter");
         self.total().checked_add(by.unsigned_abs()).ok_or_else(overflow)?;
@@ -95,11 +101,12 @@ impl Authored for PnCounter {
 
 impl Join for PnCounter {
     fn join(&mut self, other: &Self) -> Result<bool> {
+        self.validate(other)?;
         Ok(self.entries.join(&other.entries, raise))
     }
 
-    fn validate(&self, _: &Self) -> Result<()> {
-        Ok(())
+    fn validate(&self, incoming: &Self) -> Result<()> {
+        self.entries.one_history(&incoming.entries, |mine, theirs| mine.ordered(*theirs))
     }
 }
 

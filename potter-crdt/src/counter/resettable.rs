@@ -24,6 +24,10 @@ impl ResetRow {
         changed
     }
 
+    pub(crate) fn ordered(&self, other: &Self) -> bool {
+        self.counted.ordered(other.counted) && self.reset.ordered(other.reset)
+    }
+
     pub(crate) fn value(&self) -> i128 {
         self.counted.value() - self.reset.value()
     }
@@ -110,11 +114,12 @@ impl Authored for ResettableCounter {
 
 impl Join for ResettableCounter {
     fn join(&mut self, other: &Self) -> Result<bool> {
+        self.validate(other)?;
         Ok(self.entries.join(&other.entries, ResetRow::join))
     }
 
-    fn validate(&self, _: &Self) -> Result<()> {
-        Ok(())
+    fn validate(&self, incoming: &Self) -> Result<()> {
+        self.entries.one_history(&incoming.entries, ResetRow::ordered)
     }
 }
 

@@ -293,7 +293,7 @@ impl Layout {
         known: &impl Fn(DotIx, u64) -> bool,
         mut origins: BTreeSet<DotIx>,
     ) -> u64 {
-        let mut dropped = 0;
+        let mut dropped = 0u64;
         // Backwards: what has an origin comes after it.
         for chunk in self.chunks.iter_mut().rev() {
             for at in (0..chunk.spans.len()).rev() {
@@ -309,10 +309,10 @@ impl Layout {
                         known(plus(dead, needed), free) && known(plus(span.dot, needed), free)
                     });
                 if gone && needed > 0 {
-                    dropped += free;
+                    dropped = dropped.saturating_add(free);
                     span.len = needed;
                 } else if gone {
-                    dropped += free;
+                    dropped = dropped.saturating_add(free);
                     self.home.remove(&span.dot);
                     chunk.spans.remove(at);
                     continue;

@@ -345,6 +345,21 @@ fn reused_actors_are_detected_in_every_causal_type() {
             c.add(w, i64::try_from(x).unwrap()).unwrap();
         })
     );
+    let back_and_forth = |x: u64| if x == 1 { 5 } else { -5 };
+    assert_eq!(reused, twice(|c: &mut PnCounter, w, x| c.add(w, back_and_forth(x)).unwrap()));
+    assert_eq!(
+        reused,
+        twice(|c: &mut ResettableCounter, w, x| {
+            c.add(w, back_and_forth(x)).unwrap();
+        })
+    );
+    assert_eq!(
+        reused,
+        twice(|c: &mut BoundedCounter, w, x| {
+            c.increment(w, x).unwrap();
+            c.decrement(w, x % 2).unwrap();
+        })
+    );
     assert_eq!(reused, twice(|c: &mut Rga, w, x| c.insert(w, 0, &x.to_string()).unwrap()));
     assert_eq!(
         reused,
