@@ -119,7 +119,6 @@ impl DotIx {
         Self((u64::from(actor) << SEQ_BITS) | seq)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "20 bits are left")]
     pub(crate) fn actor(self) -> u32 {
         (self.0 >> SEQ_BITS) as u32
     }

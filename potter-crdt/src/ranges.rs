@@ -188,7 +188,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_set_algebra_is_that_of_sets((a, ma) in any(), (b, mb) in any(), lo in 1u64..60, n in 0u64..9) {
-            prop_assert_eq!(set(&a), ma.clone());
+            prop_assert_eq!(&set(&a), &ma);
             prop_assert_eq!(set(&a.minus(&b)), &ma - &mb);
             prop_assert_eq!(set(&a.meet(&b)), &ma & &mb);
             prop_assert_eq!(a.covers(&b), mb.is_subset(&ma));

@@ -172,7 +172,7 @@ impl Rga {
     fn integrate(&mut self, spans: Vec<Span>) {
         let mut spans = spans;
         spans.append(&mut self.waiting);
-        spans.sort_by(|a, b| (a.lamport, a.dot).cmp(&(b.lamport, b.dot)));
+        spans.sort_by_key(|span| (span.lamport, span.dot));
         for span in spans {
             self.lamport = self.lamport.max(span.lamport + span.len - 1);
             let ctx = &self.ctx;

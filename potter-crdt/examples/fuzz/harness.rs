@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::PathBuf;
 
-use potter_crdt::*;
+use potter_crdt::{
+    BoundedCounter, CausalCounter, Codec, CounterStore, Delta, EnableWinsFlag, GCounter, GSet,
+    JsonValue, LwwMap, LwwRegister, LwwStore, MapStore, MvRegister, OrMap, OrSet, PnCounter,
+    ResettableCounter, Rga, SetStore, TwoPhaseSet, VectorClock,
+};
 
 /// An error, or a state that goes through both formats, joins, splits and writes without a panic.
 #[allow(dead_code, reason = "the tests use it")]

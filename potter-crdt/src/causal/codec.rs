@@ -78,7 +78,7 @@ pub(crate) fn get_json(value: &Json, ctx: &Context) -> Result<DotIx> {
 }
 
 pub(crate) fn put_ranges(ranges: impl Iterator<Item = (u64, u64)> + Clone, out: &mut Encoder) {
-    out.len(ranges.clone().count());
+    out.length(ranges.clone().count());
     let mut next = 1;
     for (lo, hi) in ranges {
         out.uint(lo - next);
@@ -90,7 +90,7 @@ pub(crate) fn put_ranges(ranges: impl Iterator<Item = (u64, u64)> + Clone, out: 
 /// Ranges in rising order, not adjacent, within the limit of sequence numbers.
 pub(crate) fn get_ranges(input: &mut Decoder<'_>) -> Result<Vec<(u64, u64)>> {
     let bad = || Error::malformed("a range of events is out of bounds");
-    let count = input.len()?;
+    let count = input.length()?;
     if count > input.left() / 2 {
         return Err(bad());
     }
@@ -106,7 +106,7 @@ pub(crate) fn get_ranges(input: &mut Decoder<'_>) -> Result<Vec<(u64, u64)>> {
 }
 
 pub(crate) fn put_context(order: &Order<'_>, out: &mut Encoder) {
-    out.len(order.sorted.len());
+    out.length(order.sorted.len());
     for &ix in &order.sorted {
         out.actor(order.ctx.name(ix));
         let ranges: Vec<_> = order.ctx.ranges(ix).iter().collect();
@@ -116,7 +116,7 @@ pub(crate) fn put_context(order: &Order<'_>, out: &mut Encoder) {
 
 pub(crate) fn get_context(input: &mut Decoder<'_>) -> Result<Context> {
     let mut ctx = Context::new();
-    for at in 0..input.len()? {
+    for at in 0..input.length()? {
         let actor = input.actor()?;
         let ix = ctx.intern(&actor)?;
         let ranges = get_ranges(input)?;

@@ -188,7 +188,7 @@ impl DotStore for CounterStore {
     fn encode(&self, out: &mut Encoder, order: &Order<'_>) {
         let mut rows: Vec<_> = self.rows.iter().collect();
         rows.sort_unstable_by_key(|(birth, _)| order.export(**birth));
-        out.len(rows.len());
+        out.length(rows.len());
         for (birth, row) in rows {
             order.put(*birth, out);
             out.uint(row.last - birth.seq());
@@ -202,7 +202,7 @@ impl DotStore for CounterStore {
 
     fn decode(input: &mut Decoder<'_>, ctx: &Context) -> Result<Self> {
         let mut rows = BTreeMap::new();
-        for _ in 0..input.len()? {
+        for _ in 0..input.length()? {
             let birth = codec::get(input, ctx)?;
             let last = birth.seq().checked_add(input.uint()?).filter(|&last| last <= SEQ_MAX);
             let last = last.ok_or_else(|| Error::malformed("an event is out of bounds"))?;

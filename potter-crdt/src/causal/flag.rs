@@ -92,13 +92,13 @@ impl DotStore for FlagStore {
     fn encode(&self, out: &mut Encoder, order: &Order<'_>) {
         let mut dots = self.dots.clone();
         dots.sort_unstable_by_key(|dot| order.export(*dot));
-        out.len(dots.len());
+        out.length(dots.len());
         dots.into_iter().for_each(|dot| order.put(dot, out));
     }
 
     fn decode(input: &mut Decoder<'_>, ctx: &Context) -> Result<Self> {
         let mut out = Self::default();
-        for _ in 0..input.len()? {
+        for _ in 0..input.length()? {
             let dot = codec::get(input, ctx)?;
             if out.dots.last().is_some_and(|last| *last >= dot) {
                 return Err(Error::malformed("the events of a flag are not in order"));

@@ -165,7 +165,7 @@ impl<K: Value, S: DotStore> DotStore for MapStore<K, S> {
 
     fn encode(&self, out: &mut Encoder, order: &Order<'_>) {
         out.byte(S::TAG);
-        out.len(self.entries.len());
+        out.length(self.entries.len());
         for (key, value) in &self.entries {
             key.encode(out);
             value.encode(out, order);
@@ -177,7 +177,7 @@ impl<K: Value, S: DotStore> DotStore for MapStore<K, S> {
             return Err(Error::malformed(format!("the map does not hold {} values", S::TYPE)));
         }
         let mut out = Self::default();
-        for _ in 0..input.len()? {
+        for _ in 0..input.length()? {
             let (key, value) = (K::decode(input)?, S::decode(input, ctx)?);
             out.put(key, value)?;
         }

@@ -104,7 +104,7 @@ impl<V: Value> DotStore for MvStore<V> {
     fn encode(&self, out: &mut Encoder, order: &Order<'_>) {
         let mut values: Vec<_> = self.values.iter().collect();
         values.sort_unstable_by_key(|(dot, _)| order.export(*dot));
-        out.len(values.len());
+        out.length(values.len());
         for (dot, value) in values {
             order.put(*dot, out);
             value.encode(out);
@@ -113,7 +113,7 @@ impl<V: Value> DotStore for MvStore<V> {
 
     fn decode(input: &mut Decoder<'_>, ctx: &Context) -> Result<Self> {
         let mut out = Self::default();
-        for _ in 0..input.len()? {
+        for _ in 0..input.length()? {
             let dot = codec::get(input, ctx)?;
             if out.values.last().is_some_and(|(last, _)| *last >= dot) {
                 return Err(Error::malformed("the events of a register are not in order"));

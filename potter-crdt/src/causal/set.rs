@@ -399,7 +399,7 @@ impl<T: Value> DotStore for SetStore<T> {
         let mut runs: Vec<_> =
             self.index.runs().iter().filter(|run| run.live().next().is_some()).collect();
         runs.sort_unstable_by_key(|run| order.place(run.actor));
-        out.len(runs.len());
+        out.length(runs.len());
         for run in runs {
             out.uint(u64::from(order.place(run.actor)));
             let mut ranges: Vec<(u64, u64)> = Vec::new();
@@ -419,7 +419,7 @@ impl<T: Value> DotStore for SetStore<T> {
     fn decode(input: &mut Decoder<'_>, ctx: &Context) -> Result<Self> {
         let mut out = Self::default();
         let mut before = None;
-        for _ in 0..input.len()? {
+        for _ in 0..input.length()? {
             let actor = codec::actor_place(input, ctx)?;
             if before.is_some_and(|before| before >= actor) {
                 return Err(Error::malformed("the actors of a set are not in order"));

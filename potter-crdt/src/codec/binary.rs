@@ -31,13 +31,13 @@ impl Encoder {
     }
 
     /// A length.
-    pub fn len(&mut self, length: usize) {
+    pub fn length(&mut self, length: usize) {
         self.uint(length as u64);
     }
 
     /// Bytes with their length.
     pub fn bytes(&mut self, bytes: &[u8]) {
-        self.len(bytes.len());
+        self.length(bytes.len());
         self.out.extend_from_slice(bytes);
     }
 
@@ -105,14 +105,14 @@ impl<'a> Decoder<'a> {
     }
 
     /// How many things follow, of at least one byte each.
-    pub fn len(&mut self) -> Result<usize> {
+    pub fn length(&mut self) -> Result<usize> {
         let length = usize::try_from(self.uint()?).map_err(|_| short())?;
         if length > self.rest.len() { Err(short()) } else { Ok(length) }
     }
 
     /// Bytes with their length.
     pub fn bytes(&mut self) -> Result<&'a [u8]> {
-        let length = self.len()?;
+        let length = self.length()?;
         let (bytes, rest) = self.rest.split_at(length);
         self.rest = rest;
         Ok(bytes)

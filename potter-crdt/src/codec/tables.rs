@@ -125,7 +125,7 @@ impl Row for Rights {
 }
 
 fn put_entries<T: Row>(entries: &Entries<T>, out: &mut Encoder) {
-    out.len(entries.len());
+    out.length(entries.len());
     for (actor, row) in entries.iter() {
         out.actor(actor);
         row.put(out);
@@ -134,7 +134,7 @@ fn put_entries<T: Row>(entries: &Entries<T>, out: &mut Encoder) {
 
 fn get_entries<T: Row>(input: &mut Decoder<'_>) -> Result<Entries<T>> {
     let mut rows = Vec::new();
-    for _ in 0..input.len()? {
+    for _ in 0..input.length()? {
         rows.push((input.actor()?, T::get(input)?));
     }
     table(rows)
@@ -236,13 +236,13 @@ impl<V: Value> Codec for LwwRegister<V> {
 }
 
 fn put_set<T: Value>(set: &BTreeSet<T>, out: &mut Encoder) {
-    out.len(set.len());
+    out.length(set.len());
     set.iter().for_each(|element| element.encode(out));
 }
 
 fn get_set<T: Value>(input: &mut Decoder<'_>) -> Result<BTreeSet<T>> {
     let mut out = BTreeSet::new();
-    for _ in 0..input.len()? {
+    for _ in 0..input.length()? {
         let element = T::decode(input)?;
         if out.last().is_some_and(|last| *last >= element) {
             return Err(Error::malformed("the elements of a set are not in order"));

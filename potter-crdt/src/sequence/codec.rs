@@ -33,29 +33,75 @@ impl Rga {
         out.into_bytes()
     }
 
+    /// Every number is the difference to what it most often is: a run follows the last one of its
+    /// actor, its origin is near, deletions follow each other.
     fn put_runs(&self, order: &Order<'_>, out: &mut Encoder) {
         let runs = self.runs(order);
-        out.len(runs.len());
+        out.length(runs.len());
+        let mut last = Last::default();
         for run in runs {
-            order.put(run.dot, out);
-            out.uint(run.lamport);
-            out.byte(u8::from(run.origin.is_some()) | u8::from(run.dead.is_some()) << 1);
+            let place = order.place(run.dot.actor());
+            let same = last.actor == Some(place);
+            last.begin(place);
+            out.byte(
+                u8::from(run.origin.is_some())
+                    | u8::from(run.dead.is_some()) << 1
+                    | u8::from(!same) << 2,
+            );
+            if !same {
+                out.uint(u64::from(place));
+            }
+            out.uint(run.dot.seq() - last.seq);
+            out.int(apart(run.lamport, last.lamport));
             if let Some(origin) = run.origin {
                 order.put_loose(origin, out);
+                out.int(apart(origin.seq(), run.dot.seq()));
             }
             match run.dead {
                 Some(dead) => {
                     out.uint(run.len);
-                    order.put(dead, out);
+                    out.uint(u64::from(order.place(dead.actor())));
+                    out.int(apart(dead.seq(), last.dead));
+                    last.dead = dead.seq() + run.len;
                 }
                 None => out.text(&run.text),
             }
+            last.seq = run.dot.seq() + run.len;
+            last.lamport = run.lamport + run.len;
         }
     }
 }
 
+/// Where the last run ended.
+#[derive(Default)]
+struct Last {
+    actor: Option<u32>,
+    seq: u64,
+    lamport: u64,
+    dead: u64,
+}
+
+impl Last {
+    fn begin(&mut self, actor: u32) {
+        if self.actor != Some(actor) {
+            *self = Self { actor: Some(actor), ..Self::default() };
+        }
+    }
+}
+
+/// All numbers are below 2^44, so differences fit.
+fn apart(to: u64, from: u64) -> i64 {
+    to.cast_signed() - from.cast_signed()
+}
+
+fn at(from: u64, apart: i64) -> Result<u64> {
+    from.checked_add_signed(apart)
+        .filter(|&to| to > 0 && to <= SEQ_MAX)
+        .ok_or_else(|| Error::malformed("an event is out of bounds"))
+}
+
 impl Order<'_> {
-    /// A dot whose actor may not be in the table: an origin that has not come.
+    /// An actor that may not be in the table: that of an origin that has not come.
     fn put_loose(&self, dot: DotIx, out: &mut Encoder) {
         let place = self.place(dot.actor());
         if place == u32::MAX {
@@ -64,25 +110,69 @@ impl Order<'_> {
         } else {
             out.uint(u64::from(place) + 1);
         }
-        out.uint(dot.seq());
     }
 }
 
-fn get_loose(input: &mut Decoder<'_>, table: usize, ctx: &mut Context) -> Result<DotIx> {
-    let actor = match input.uint()? {
+fn get_loose(input: &mut Decoder<'_>, table: usize, ctx: &mut Context) -> Result<u32> {
+    match input.uint()? {
         0 => {
             let actor = input.actor()?;
             if ctx.ix(&actor).is_some_and(|ix| (ix as usize) < table) {
                 return Err(Error::malformed("an actor of the table is named in full"));
             }
-            ctx.intern(&actor)?
+            ctx.intern(&actor)
         }
-        place => u32::try_from(place - 1)
-            .ok()
-            .filter(|&place| (place as usize) < table)
-            .ok_or_else(|| Error::malformed("a dot's actor is not in the table"))?,
+        place => in_table(place - 1, table),
+    }
+}
+
+fn in_table(place: u64, table: usize) -> Result<u32> {
+    u32::try_from(place)
+        .ok()
+        .filter(|&place| (place as usize) < table)
+        .ok_or_else(|| Error::malformed("a dot's actor is not in the table"))
+}
+
+/// One run, as [`Rga::put_runs`] writes it.
+fn get_run(
+    input: &mut Decoder<'_>,
+    table: usize,
+    ctx: &mut Context,
+    last: &mut Last,
+) -> Result<Span> {
+    let flags = input.byte()?;
+    if flags > 7 {
+        return Err(Error::malformed("a run of a text has unknown flags"));
+    }
+    let actor = match last.actor {
+        _ if flags & 4 != 0 => in_table(input.uint()?, table)?,
+        Some(actor) => actor,
+        None => return Err(Error::malformed("the first run of a text has no actor")),
     };
-    bounded(actor, input.uint()?)
+    last.begin(actor);
+    let gap = i64::try_from(input.uint()?).unwrap_or(i64::MAX);
+    let dot = DotIx::new(actor, at(last.seq, gap)?);
+    let lamport = at(last.lamport, input.int()?)?;
+    let origin = if flags & 1 == 1 {
+        let actor = get_loose(input, table, ctx)?;
+        Some(DotIx::new(actor, at(dot.seq(), input.int()?)?))
+    } else {
+        None
+    };
+    let mut span = Span { dot, len: 0, lamport, origin, dead: None, text: String::new() };
+    if flags & 2 == 0 {
+        span.text = input.text()?.to_owned();
+        span.len = span.text.chars().count() as u64;
+    } else {
+        span.len = input.uint()?;
+        let actor = in_table(input.uint()?, table)?;
+        let dead = DotIx::new(actor, at(last.dead, input.int()?)?);
+        span.dead = Some(dead);
+        last.dead = dead.seq().saturating_add(span.len);
+    }
+    last.seq = dot.seq().saturating_add(span.len);
+    last.lamport = lamport.saturating_add(span.len);
+    Ok(span)
 }
 
 fn bounded(actor: u32, seq: u64) -> Result<DotIx> {
@@ -147,23 +237,9 @@ impl Codec for Rga {
         let mut ctx = codec::get_context(input)?;
         let table = ctx.actors();
         let mut spans = Vec::new();
-        for _ in 0..input.len()? {
-            let dot = codec::get(input, &ctx)?;
-            let lamport = input.uint()?;
-            let flags = input.byte()?;
-            let origin = (flags & 1 == 1).then(|| get_loose(input, table, &mut ctx)).transpose()?;
-            let mut span = Span { dot, len: 0, lamport, origin, dead: None, text: String::new() };
-            match flags >> 1 {
-                0 => {
-                    span.text = input.text()?.to_owned();
-                    span.len = span.text.chars().count() as u64;
-                }
-                1 => {
-                    span.len = input.uint()?;
-                    span.dead = Some(codec::get(input, &ctx)?);
-                }
-                _ => return Err(Error::malformed("a run of a text has unknown flags")),
-            }
+        let mut last = Last::default();
+        for _ in 0..input.length()? {
+            let span = get_run(input, table, &mut ctx, &mut last)?;
             push(&mut spans, span, &ctx)?;
         }
         built(ctx, spans)

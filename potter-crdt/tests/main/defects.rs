@@ -9,6 +9,7 @@ use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+#[allow(clippy::wildcard_imports, reason = "nearly all of it")]
 use potter_crdt::*;
 
 use crate::broken;
@@ -32,7 +33,8 @@ fn ours<C: Join + Clone>(a: &C, b: &C) -> C {
 fn lww_ties_are_broken_by_the_value() {
     let write =
         |value: &str| (Stamp::new(at("2024-01-01T10:00:00Z"), actor("n")), value.to_owned());
-    let agrees = |join: &dyn Fn(&[(Stamp, String)]) -> String| {
+    type Fold<'a> = &'a dyn Fn(&[(Stamp, String)]) -> String;
+    let agrees = |join: Fold<'_>| {
         let (x, y, z) = (write("x"), write("y"), write("z"));
         let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
         let writes = [x, y, z];
@@ -206,7 +208,7 @@ fn joins_look_only_at_what_differs() {
     let same = set.clone();
     let mut mine = set.clone();
     assert_eq!(looks(|| assert!(!mine.join(&same).unwrap())), 0, "nothing for identical states");
-    let mut more = set.clone();
+    let mut more = set;
     more.add(&mut writer, Counted(9_999)).unwrap();
     let seen = looks(|| assert!(mine.join(&more).unwrap()));
     assert!(seen < 10, "one element differs, {seen} looks");

@@ -5,6 +5,7 @@
 use std::fmt::Debug;
 use std::path::PathBuf;
 
+#[allow(clippy::wildcard_imports, reason = "nearly all of it")]
 use potter_crdt::*;
 
 use crate::defects::{actor, at};

@@ -1,5 +1,6 @@
 //! The laws, for every type.
 
+#[allow(clippy::wildcard_imports, reason = "nearly all of it")]
 use potter_crdt::*;
 use proptest::prelude::*;
 

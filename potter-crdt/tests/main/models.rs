@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
+#[allow(clippy::wildcard_imports, reason = "nearly all of it")]
 use potter_crdt::*;
 use proptest::prelude::*;
 
@@ -78,7 +79,7 @@ impl Model for OrSetModel {
 
     fn write(&mut self, id: u64, _: &Node<Self::State>, kind: u8, x: u8) {
         let element = format!("e{}", x % 6);
-        if kind % 3 == 0 {
+        if kind.is_multiple_of(3) {
             self.0.remove(|other| *other == element);
         } else {
             self.0.adds.insert((element, id));
@@ -106,7 +107,7 @@ impl Model for FlagModel {
     type State = EnableWinsFlag;
 
     fn write(&mut self, id: u64, _: &Node<Self::State>, kind: u8, _: u8) {
-        if kind % 2 == 0 {
+        if kind.is_multiple_of(2) {
             self.0.adds.insert(((), id));
         } else {
             self.0.remove(|()| true);
@@ -193,7 +194,7 @@ impl Model for CountersModel {
 
     fn write(&mut self, id: u64, _: &Node<Self::State>, kind: u8, x: u8) {
         let key = format!("k{}", x % 3);
-        if kind % 4 == 0 {
+        if kind.is_multiple_of(4) {
             self.0.remove(|(other, _)| *other == key);
         } else {
             self.0.adds.insert(((key, i64::from(x) + 1), id));
@@ -222,7 +223,7 @@ macro_rules! counter_model {
             type State = $state;
 
             fn write(&mut self, id: u64, _: &Node<Self::State>, kind: u8, x: u8) {
-                if $resets && kind % 4 == 0 {
+                if $resets && kind.is_multiple_of(4) {
                     self.0.0.remove(|_| true);
                 } else {
                     self.0.0.adds.insert(((String::new(), i64::from(x) - 100), id));
@@ -273,7 +274,11 @@ impl Model for LwwMapModel {
     fn write(&mut self, _: u64, after: &Node<Self::State>, kind: u8, x: u8) {
         let key = format!("k{}", x % 4);
         let write = after.state.top(&key).unwrap().clone();
-        assert_eq!(write.value, (kind % 3 != 0).then_some(u64::from(x)), "a write wins at once");
+        assert_eq!(
+            write.value,
+            (!kind.is_multiple_of(3)).then_some(u64::from(x)),
+            "a write wins at once"
+        );
         self.0.entry(key).or_default().insert(write);
     }
 
@@ -303,7 +308,7 @@ impl Model for TwoPhaseModel {
 
     fn write(&mut self, _: u64, _: &Node<Self::State>, kind: u8, x: u8) {
         let element = u64::from(x % 8);
-        if kind % 3 != 0 {
+        if !kind.is_multiple_of(3) {
             self.0.insert(element);
         } else if self.0.contains(&element) {
             self.1.insert(element);
@@ -321,16 +326,19 @@ impl Model for TwoPhaseModel {
     }
 }
 
-/// Every character by (time, actor), with its origin; and the deleted ones.
+/// Time and actor: the name of a character.
+type Id = (u64, ActorId);
+
+/// Every character with its origin, and the deleted ones.
 #[derive(Clone, Debug, Default)]
 struct TextModel {
-    characters: BTreeMap<(u64, ActorId), (Option<(u64, ActorId)>, char)>,
-    deleted: BTreeSet<(u64, ActorId)>,
+    characters: BTreeMap<Id, (Option<Id>, char)>,
+    deleted: BTreeSet<Id>,
 }
 
 impl TextModel {
     /// The preorder walk of the tree of origins, later siblings first.
-    fn walk(&self) -> Vec<(u64, ActorId)> {
+    fn walk(&self) -> Vec<Id> {
         let mut out = Vec::new();
         let mut stack = vec![None];
         while let Some(at) = stack.pop() {
@@ -342,7 +350,7 @@ impl TextModel {
         out
     }
 
-    fn visible(&self) -> Vec<(u64, ActorId)> {
+    fn visible(&self) -> Vec<Id> {
         self.walk().into_iter().filter(|id| !self.deleted.contains(id)).collect()
     }
 }
@@ -353,7 +361,7 @@ impl Model for TextModel {
     fn write(&mut self, _: u64, after: &Node<Self::State>, kind: u8, x: u8) {
         let visible = self.visible();
         let index = usize::from(x) % (visible.len() + 1);
-        if kind % 3 == 0 && index < visible.len() {
+        if kind.is_multiple_of(3) && index < visible.len() {
             let count = (1 + usize::from(kind) % 4).min(visible.len() - index);
             self.deleted.extend(visible[index..index + count].iter().cloned());
             return;

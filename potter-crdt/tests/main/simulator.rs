@@ -4,6 +4,7 @@
 
 use std::fmt::Debug;
 
+#[allow(clippy::wildcard_imports, reason = "nearly all of it")]
 use potter_crdt::*;
 
 use crate::worlds::{Nested, Node, Subject, world};

@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 
+#[allow(clippy::wildcard_imports, reason = "nearly all of it")]
 use potter_crdt::*;
 use proptest::prelude::*;
 
@@ -107,7 +108,7 @@ impl Subject for PnCounter {
 
 impl Subject for ResettableCounter {
     fn write(node: &mut Node<Self>, kind: u8, x: u8) {
-        if kind % 4 == 0 {
+        if kind.is_multiple_of(4) {
             node.state.reset();
         } else {
             node.state.add(&mut node.writer, i64::from(x) - 100).unwrap();
@@ -138,7 +139,7 @@ impl Subject for BoundedCounter {
 impl Subject for LwwRegister<String> {
     fn write(node: &mut Node<Self>, kind: u8, x: u8) {
         let value = format!("v{}", x % 4);
-        if kind % 2 == 0 {
+        if kind.is_multiple_of(2) {
             let wall = at(node.wall);
             node.state.write(&mut node.clock, wall, value).unwrap();
         } else {
@@ -157,7 +158,7 @@ impl Subject for GSet<u64> {
 
 impl Subject for TwoPhaseSet<u64> {
     fn write(node: &mut Node<Self>, kind: u8, x: u8) {
-        if kind % 3 == 0 {
+        if kind.is_multiple_of(3) {
             node.state.remove(&u64::from(x % 8));
         } else {
             node.state.insert(u64::from(x % 8));
@@ -168,7 +169,7 @@ impl Subject for TwoPhaseSet<u64> {
 impl Subject for OrSet<String> {
     fn write(node: &mut Node<Self>, kind: u8, x: u8) {
         let element = format!("e{}", x % 6);
-        if kind % 3 == 0 {
+        if kind.is_multiple_of(3) {
             node.state.remove(&element).unwrap();
         } else {
             node.state.add(&mut node.writer, element).unwrap();
@@ -184,7 +185,7 @@ impl Subject for MvRegister<u64> {
 
 impl Subject for EnableWinsFlag {
     fn write(node: &mut Node<Self>, kind: u8, _: u8) {
-        if kind % 2 == 0 {
+        if kind.is_multiple_of(2) {
             node.state.enable(&mut node.writer).unwrap();
         } else {
             node.state.disable();
@@ -196,7 +197,7 @@ impl Subject for LwwMap<String, u64> {
     fn write(node: &mut Node<Self>, kind: u8, x: u8) {
         let key = format!("k{}", x % 4);
         let (wall, Node { state, writer, clock, .. }) = (at(node.wall), node);
-        if kind % 3 == 0 {
+        if kind.is_multiple_of(3) {
             state.delete(writer, clock, wall, key).unwrap();
         } else {
             state.put(writer, clock, wall, key, u64::from(x)).unwrap();
@@ -206,7 +207,7 @@ impl Subject for LwwMap<String, u64> {
 
 impl Subject for CausalCounter {
     fn write(node: &mut Node<Self>, kind: u8, x: u8) {
-        if kind % 4 == 0 {
+        if kind.is_multiple_of(4) {
             node.state.reset(&mut node.writer).unwrap();
         } else {
             node.state.add(&mut node.writer, i64::from(x) - 100).unwrap();
@@ -217,7 +218,7 @@ impl Subject for CausalCounter {
 impl Subject for OrMap<String, CounterStore> {
     fn write(node: &mut Node<Self>, kind: u8, x: u8) {
         let key = format!("k{}", x % 3);
-        if kind % 4 == 0 {
+        if kind.is_multiple_of(4) {
             node.state.remove(&mut node.writer, &key).unwrap();
         } else {
             node.state
@@ -281,7 +282,7 @@ impl Subject for Rga {
     fn write(node: &mut Node<Self>, kind: u8, x: u8) {
         let length = node.state.len();
         let index = usize::from(x) % (length + 1);
-        if kind % 3 == 0 && index < length {
+        if kind.is_multiple_of(3) && index < length {
             let count = (1 + usize::from(kind) % 4).min(length - index);
             node.state.delete(&mut node.writer, index, count).unwrap();
         } else {
