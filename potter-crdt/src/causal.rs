@@ -67,6 +67,12 @@ pub trait DotStore: Clone + Default + std::fmt::Debug {
     #[doc(hidden)]
     fn part(&self, keep: &dyn Fn(DotIx) -> bool) -> Self;
 
+    /// The entry of one dot.
+    #[doc(hidden)]
+    fn pick(&self, dot: DotIx) -> Self {
+        self.part(&|other| other == dot)
+    }
+
     /// Removes all that is seen here.
     #[doc(hidden)]
     fn clear(&mut self, txn: &mut Txn<'_>) -> Result<()>;
@@ -200,17 +206,36 @@ impl<S: DotStore> Causal<S> {
         Ok(writer.slot)
     }
 
-    /// The delta of the one event `dot`: its entry, if it is still live.
-    pub fn delta_of(&self, dot: &Dot) -> Result<Self> {
+    /// Writes as [`Causal::edit`] does, and returns the delta of just this write: what it made, and
+    /// what it replaced or removed. Takes time linear in the document; [`crate::OrSet::add_delta`]
+    /// does not.
+    pub fn edit_delta<R>(
+        &mut self,
+        writer: &mut Writer,
+        edit: impl FnOnce(&mut S, &mut Txn<'_>) -> Result<R>,
+    ) -> Result<(R, Self)> {
+        let (before, seen) = (self.live(), self.ctx.clone());
+        let done = self.edit(writer, edit)?;
+        let live = self.live();
         let mut ctx = self.ctx.blank();
-        let store = match self.ctx.dot_ix(dot).filter(|&at| self.ctx.has(at)) {
-            Some(only) => {
-                ctx.insert(dot)?;
-                self.store.part(&|at| at == only)
-            }
-            None => S::default(),
-        };
-        Ok(Self { ctx, store })
+        for ix in self.ctx.used() {
+            *ctx.ranges_mut(ix) = match seen.ix(self.ctx.name(ix)) {
+                Some(old) => self.ctx.ranges(ix).minus(seen.ranges(old)),
+                None => self.ctx.ranges(ix).clone(),
+            };
+        }
+        for dot in before.into_iter().filter(|dot| live.binary_search(dot).is_err()) {
+            ctx.ranges_mut(dot.actor()).insert(dot.seq(), dot.seq());
+        }
+        Ok((done, self.with_part(ctx, &|dot| !seen.has(dot))))
+    }
+
+    /// The entry of one event.
+    pub(crate) fn entry_of(&self, dot: &Dot) -> Self {
+        let mut ctx = self.ctx.blank();
+        let Some(at) = self.ctx.dot_ix(dot) else { return Self { ctx, store: S::default() } };
+        ctx.ranges_mut(at.actor()).insert(at.seq(), at.seq());
+        Self { ctx, store: self.store.pick(at) }
     }
 
     /// A delta that removes `dots` wherever they are.

@@ -386,6 +386,16 @@ impl<T: Value> DotStore for SetStore<T> {
         out
     }
 
+    fn pick(&self, dot: DotIx) -> Self {
+        let mut out = Self::default();
+        if let Some((run, live)) = self.index.get(dot) {
+            let element = &self.entries[live.slot as usize].element;
+            let slot = out.push(element.clone(), keyed::hash(element), dot);
+            out.index.copy(run, Live { slot, ..live });
+        }
+        out
+    }
+
     fn clear(&mut self, _: &mut Txn<'_>) -> Result<()> {
         *self = Self::default();
         Ok(())
@@ -494,9 +504,20 @@ impl<T: Value> std::fmt::Debug for SetStore<T> {
 }
 
 impl<T: Value> OrSet<T> {
-    /// Adds `element`; its dot names the add ([`Causal::delta_of`] makes the delta to send).
+    /// Adds `element`; its dot names the add.
     pub fn add(&mut self, writer: &mut Writer, element: T) -> Result<Dot> {
         self.edit(writer, |set, txn| set.add(txn, element))
+    }
+
+    /// Adds `element`, and returns the delta to send: the add, and the adds that it replaces.
+    pub fn add_delta(&mut self, writer: &mut Writer, element: T) -> Result<Self> {
+        let replaced = self.store.dots_of(&element);
+        let dot = self.add(writer, element)?;
+        let mut delta = self.entry_of(&dot);
+        for old in replaced {
+            delta.ctx.ranges_mut(old.actor()).insert(old.seq(), old.seq());
+        }
+        Ok(delta)
     }
 
     /// Removes `element` as it is seen here, and returns the delta to send; empty if it was not

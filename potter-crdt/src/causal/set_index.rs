@@ -159,9 +159,14 @@ pub(crate) fn reserve<T>(items: &mut Vec<T>) {
 impl Index {
     /// Is the dot live?
     pub(crate) fn has(&self, dot: DotIx) -> bool {
-        self.run(dot.actor())
-            .and_then(|run| run.find(dot.seq()).map(|at| run.dots[at].slot != DEAD))
-            .unwrap_or(false)
+        self.get(dot).is_some()
+    }
+
+    /// A live dot and its run.
+    pub(crate) fn get(&self, dot: DotIx) -> Option<(&Run, Live)> {
+        let run = self.run(dot.actor())?;
+        let live = run.dots[run.find(dot.seq())?];
+        (live.slot != DEAD).then_some((run, live))
     }
 
     /// Adds a dot of another index's run, above all that are here.

@@ -146,6 +146,20 @@ fn maps() {
     check("causal-counter", &counter);
 }
 
+/// Serde's form is the canonical JSON.
+#[test]
+fn serde() {
+    let (mut a, _) = writers();
+    let mut set = OrSet::new();
+    set.add(&mut a, "x".to_owned()).unwrap();
+    let state = serde_json::to_value(&set).unwrap();
+    assert_eq!(state, serde_json::from_str::<serde_json::Value>(&set.to_json()).unwrap());
+    assert_eq!(serde_json::from_value::<OrSet<String>>(state).unwrap(), set);
+    assert!(serde_json::from_str::<GCounter>("{}").is_err());
+    let instant: Timestamp = serde_json::from_str("\"2024-01-01T12:00:00+02:00\"").unwrap();
+    assert_eq!(serde_json::to_string(&instant).unwrap(), "\"2024-01-01T10:00:00Z\"");
+}
+
 #[test]
 fn text() {
     let (mut a, mut b) = writers();

@@ -103,6 +103,50 @@ fn all<C: Subject>(actions: &[Action]) {
     }
 }
 
+/// Operations sent one by one do what the states do.
+#[test]
+fn single_operations() {
+    let mut writer = Writer::new(ActorId::from(1));
+    let (mut here, mut there) = (OrSet::<u64>::new(), OrSet::<u64>::new());
+    let mut log = Vec::new();
+    for x in [1, 2, 3, 2, 1, 4] {
+        log.push(here.add_delta(&mut writer, x).unwrap());
+        if x == 3 {
+            log.push(here.remove(&2).unwrap());
+        }
+    }
+    assert!(here.remove(&9).unwrap().is_bottom());
+    // Backwards, and twice.
+    for delta in log.iter().rev().chain(&log) {
+        there.join(delta).unwrap();
+    }
+    assert_eq!(there, here);
+    // A remove takes an element with all its adds, also those that a later one replaced.
+    there.join(&here.remove(&1).unwrap()).unwrap();
+    assert_eq!(there, here);
+    assert!(!there.contains(&1));
+
+    let (mut here, mut there) = (MvRegister::new(), MvRegister::new());
+    let mut writer = Writer::new(ActorId::from(1));
+    for x in 0..5u64 {
+        let (_, delta) = here.edit_delta(&mut writer, |store, txn| store.write(txn, x)).unwrap();
+        there.join(&delta).unwrap();
+        assert_eq!(there, here);
+    }
+    type Counters = OrMap<u64, CounterStore>;
+    let (mut here, mut there) = (Counters::new(), Counters::new());
+    let mut writer = Writer::new(ActorId::from(1));
+    for x in 0..20u64 {
+        let edit = |map: &mut MapStore<u64, CounterStore>, txn: &mut Txn<'_>| match x % 5 {
+            4 => map.remove(txn, &(x % 3)).map(drop),
+            _ => map.update(txn, x % 3, |counter, txn| counter.add(txn, 7)),
+        };
+        let ((), delta) = here.edit_delta(&mut writer, edit).unwrap();
+        there.join(&delta).unwrap();
+        assert_eq!(there, here);
+    }
+}
+
 macro_rules! laws {
     ($($name:ident: $type:ty;)*) => {
         proptest! {
