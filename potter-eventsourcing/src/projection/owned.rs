@@ -124,6 +124,11 @@ impl Owned {
         self.segments.values().any(|segment| segment.failure.is_some())
     }
 
+    /// Why one of them stands still.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.segments.values().find_map(|segment| segment.failure.clone())
+    }
+
     /// Where the one that is furthest behind stands, of those that can go on.
     pub(super) fn lowest_read(&self) -> Option<u64> {
         let running = self.segments.values().filter(|segment| segment.failure.is_none());

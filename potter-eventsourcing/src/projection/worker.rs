@@ -42,7 +42,7 @@ pub struct Worker {
 pub struct CaughtUp {
     /// How many events this worker applied.
     pub handled: u64,
-    /// Everything up to here is applied, by this worker or others.
+    /// Everything up to here is applied in all segments, by this worker or others.
     pub position: u64,
 }
 
@@ -118,7 +118,7 @@ impl Worker {
     }
 
     /// Applies everything that is in the log now, together with whoever else is at work, and
-    /// returns.
+    /// returns; with a partition of its own, everything of that partition.
     ///
     /// # Errors
     /// As [`run`](Self::run); `Handler` when a segment is stopped in front of an event;
@@ -390,9 +390,7 @@ impl Session {
     /// Until it must look at segments again, if it wants more or one has stopped. Otherwise the
     /// lease's task says when somebody came or went.
     fn claim_wait(&self) -> Duration {
-        let membership = self.heart.seen();
-        let share = share(&membership, self.member.id, self.options.partition, self.owned.count);
-        if self.owned.len() == share && !self.owned.has_failed() {
+        if self.owned.len() == self.share() && !self.owned.has_failed() {
             return Duration::MAX;
         }
         self.claim_at.saturating_duration_since(Instant::now()).max(PENDING_WAIT)
@@ -405,11 +403,23 @@ impl Session {
 
     async fn finished(&mut self, target: u64) -> Result<Next> {
         self.write_late().await?;
+        if self.options.partition.is_some() {
+            // A partition is done when its own segments are.
+            if let Some(failure) = self.owned.failure() {
+                return Err(Error::new(ErrorKind::Handler, failure));
+            }
+            let all = self.owned.len() == self.share();
+            return Ok(if all { Next::Finished } else { Next::Wait(PENDING_WAIT * 20) });
+        }
         let (lowest, failure) = self.checkpoints.lowest(self.target.name()).await?;
         if let Some(failure) = failure {
             return Err(Error::new(ErrorKind::Handler, failure));
         }
-        Ok(if lowest >= target { Next::Finished } else { Next::Wait(Duration::from_millis(20)) })
+        Ok(if lowest >= target { Next::Finished } else { Next::Wait(PENDING_WAIT * 20) })
+    }
+
+    fn share(&self) -> usize {
+        share(&self.heart.seen(), self.member.id, self.options.partition, self.owned.count)
     }
 
     async fn write_late(&mut self) -> Result<()> {

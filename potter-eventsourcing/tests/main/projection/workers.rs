@@ -82,6 +82,22 @@ async fn partitions_change_without_loss(test: TestDatabase) {
     test.close().await;
 }
 
+async fn a_partition_catches_up_alone(test: TestDatabase) {
+    let store = store(&test).await;
+    append(&*store, 60, 5).await;
+    let mut handled = 0;
+    for key in 0..3 {
+        let worker = Worker::new(Arc::clone(&store), Counts::new("counts")).unwrap();
+        let done = worker.options(quick().partition(key, 3).unwrap()).catch_up().await.unwrap();
+        assert!(done.handled > 0 && done.handled < 300, "{done:?}");
+        handled += done.handled;
+        assert_eq!(done.position > 0, key == 2, "the whole is done with the last part");
+    }
+    assert_eq!(handled, 300);
+    assert_eq!(counts(test.database()).await, fold(&*store, &EventFilter::all()).await);
+    test.close().await;
+}
+
 async fn elastic_workers_share_and_take_over(test: TestDatabase) {
     let store = store(&test).await;
     let worker =
@@ -167,6 +183,7 @@ potter_core::on_every_engine!(
     it_follows_live,
     filters_are_kept,
     partitions_change_without_loss,
+    a_partition_catches_up_alone,
     elastic_workers_share_and_take_over,
     several_projections_at_once,
     wrong_options_are_refused,
