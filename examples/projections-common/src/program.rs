@@ -65,7 +65,7 @@ where
     };
     // What the crate warns of (a worker that waits for its database) is worth a line.
     tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_env_filter(tracing_subscriber::EnvFilter::new("warn,sqlx=error"))
         .with_writer(std::io::stderr)
         .init();
     let done = tokio::runtime::Builder::new_multi_thread()

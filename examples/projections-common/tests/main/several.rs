@@ -5,11 +5,13 @@ use crate::place::Place;
 use crate::process::{Process, output};
 
 const SLOW: &str = "--delay-ms=5 --batch-size=5 --lease-ms=1000";
+/// Slow enough that all processes are up long before one is done.
+const SLOWER: &str = "--events=0 --delay-ms=50 --batch-size=2 --lease-ms=1000";
 
 /// All partitions, each in a process of its own.
 fn partitions(place: &Place, total: usize, flags: &str) -> Vec<Process> {
     let start = |key| {
-        let flags = format!("--partition-key={key} --total-partitions={total} {flags} {SLOW}");
+        let flags = format!("--partition-key={key} --total-partitions={total} {flags}");
         Process::start("partitioned", place, &flags)
     };
     (0..total).map(start).collect()
@@ -19,10 +21,10 @@ fn partitions(place: &Place, total: usize, flags: &str) -> Vec<Process> {
 fn the_number_of_partitions_can_change(place: &Place) {
     const PROJECTION: &str = "partitioned_user_counter";
     const USERS: usize = 400;
-    let flags = format!("--events={USERS}");
+    output("scaling", place, &format!("--worker-id=0 --append --events={USERS}"));
     let mut applied = 0;
     for total in [4, 8] {
-        let mut running = partitions(place, total, &flags);
+        let mut running = partitions(place, total, SLOWER);
         // Each has done something, none is done.
         for process in &mut running {
             process.printed("User created", 4);
@@ -35,7 +37,7 @@ fn the_number_of_partitions_can_change(place: &Place) {
         assert!(users.values().all(|user| user.2 == 1));
         applied = users.len();
     }
-    for mut process in partitions(place, 3, &format!("{flags} --once")) {
+    for mut process in partitions(place, 3, "--events=0 --lease-ms=1000 --once") {
         process.ended_well();
     }
     place.is_exact(PROJECTION, USERS);
@@ -70,10 +72,10 @@ fn workers_are_added_one_by_one(place: &Place) {
 
 /// Three projections with batches of their own, stopped in the middle.
 fn several_projections_go_on(place: &Place) {
-    let flags = "--events=120 --delay-ms=5 --lease-ms=1000";
+    let flags = "--events=120 --delay-ms=50 --batch-size=2 --lease-ms=1000";
     for line in ["[UserCounter]", "[Revenue]"] {
         let mut process = Process::start("multiple-projections", place, flags);
-        process.printed("batches of up to 200 events", 1);
+        process.printed("batches of up to 2 events", 3);
         process.printed(line, 2);
         assert!(process.interrupt().contains("Final stats - "));
     }
