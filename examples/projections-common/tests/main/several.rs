@@ -6,7 +6,7 @@ use crate::process::{Process, output};
 
 const SLOW: &str = "--delay-ms=5 --batch-size=5 --lease-ms=1000";
 /// Slow enough that all processes are up long before one is done.
-const SLOWER: &str = "--events=0 --delay-ms=50 --batch-size=2 --lease-ms=1000";
+const SLOWER: &str = "--events=0 --delay-ms=20 --batch-size=1";
 
 /// All partitions, each in a process of its own.
 fn partitions(place: &Place, total: usize, flags: &str) -> Vec<Process> {
