@@ -43,8 +43,8 @@ async fn run(url: &str, out: &mut impl Write) -> Result<(), StartError> {
     let with_snapshots = plain.clone().with_snapshots(snapshots.clone());
     let engine = database.engine();
     writeln!(out, "Product on {engine}, medians of {ROUNDS} loads, a snapshot at the last event")?;
-    let (events, slow, fast) = ("events", "from events", "with snapshot");
-    writeln!(out, "{events:>8}  {slow:>14}  {fast:>14}  {:>8}", "ratio")?;
+    let (count, slow, fast) = ("events", "from events", "with snapshot");
+    writeln!(out, "{count:>8}  {slow:>14}  {fast:>14}  {:>8}", "ratio")?;
     for count in [10_u64, 100, 1_000, 10_000] {
         let id = new_id().to_string();
         fill(&plain, &*events, &id, count).await?;

@@ -23,7 +23,7 @@ use chrono::{DateTime, Utc};
 pub use connect::DatabaseOptions;
 pub use engine::Engine;
 pub use memory::{MemoryDatabase, MemoryTable, MemoryTx};
-pub use migrate::{Migration, Migrations};
+pub use migrate::{Migration, MigrationState, MigrationStatus, Migrations};
 pub use names::Identifier;
 pub(crate) use names::TablePrefix;
 pub use sql::{Row, Sql, SqlValue};

@@ -23,7 +23,7 @@ pub use backoff::{Backoff, jitter};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use database::{
     Database, DatabaseOptions, Engine, Identifier, MemoryDatabase, MemoryTable, MemoryTx,
-    Migration, Migrations, Row, Sql, SqlValue, Tx,
+    Migration, MigrationState, MigrationStatus, Migrations, Row, Sql, SqlValue, Tx,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use id::{derived_id, new_id};

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 
 use super::{Database, Engine, Sql, TablePrefix};
@@ -32,6 +33,39 @@ pub struct Migrations {
     pub owner: &'static str,
     /// In order of their versions.
     pub list: &'static [Migration],
+}
+
+/// A version of a schema, as it is in a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MigrationStatus {
+    /// Whose schema it is.
+    pub owner: &'static str,
+    /// Counts from 1 within its owner.
+    pub version: i64,
+    /// What it does.
+    pub name: String,
+    /// The SHA-256 of its text, in hexadecimal: of this build's, or if this build does not know
+    /// it, of the one that was applied.
+    pub checksum: String,
+    /// When it was applied; `None` while it is pending.
+    pub applied_at: Option<DateTime<Utc>>,
+    /// How the two compare.
+    pub state: MigrationState,
+}
+
+/// How a version of a schema in a build compares with the one in a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MigrationState {
+    /// It is not applied.
+    Pending,
+    /// It is applied.
+    Applied,
+    /// It is applied with another text: [`Migrations::apply`] refuses that.
+    Edited,
+    /// It is applied and this build does not know it: [`Migrations::apply`] refuses that.
+    Unknown,
 }
 
 const TABLE: Sql = Sql::new(
@@ -81,6 +115,62 @@ impl Migrations {
             self.run(&mut tx, migration, &database.prefix).await?;
         }
         tx.commit().await
+    }
+
+    /// What is applied and what is pending, in order of versions. Changes nothing; a database
+    /// without tables has all pending, one in memory has no versions.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database is.
+    pub async fn status(&self, database: &Database) -> Result<Vec<MigrationStatus>> {
+        const EXISTS: Sql = Sql::new(
+            "SELECT count(*) AS n FROM sqlite_master
+             WHERE type = 'table' AND name = 'potter_migrations'",
+            "SELECT count(*) AS n WHERE to_regclass('potter_migrations') IS NOT NULL",
+        );
+        const ALL: &str = "SELECT version, name, checksum, applied_at FROM potter_migrations
+             WHERE owner = $1 ORDER BY version";
+        let engine = database.engine();
+        if engine == Engine::Memory {
+            return Ok(Vec::new());
+        }
+        let mut all: BTreeMap<_, _> =
+            self.list.iter().map(|one| (one.version, self.pending(one, engine))).collect();
+        let exists = database.read(EXISTS, &[]).await?;
+        if exists.first().map_or(Ok(0), |row| row.i64("n"))? == 0 {
+            return Ok(all.into_values().collect());
+        }
+        for row in database.read(ALL, values![self.owner]).await? {
+            let (version, checksum) = (row.i64("version")?, row.text("checksum")?);
+            let applied_at = Some(row.time("applied_at")?);
+            let unknown = MigrationStatus {
+                owner: self.owner,
+                version,
+                name: row.text("name")?,
+                checksum: checksum.clone(),
+                applied_at,
+                state: MigrationState::Unknown,
+            };
+            all.entry(version)
+                .and_modify(|one| {
+                    let same = one.checksum == checksum;
+                    one.state = if same { MigrationState::Applied } else { MigrationState::Edited };
+                    one.applied_at = applied_at;
+                })
+                .or_insert(unknown);
+        }
+        Ok(all.into_values().collect())
+    }
+
+    fn pending(&self, migration: &Migration, engine: Engine) -> MigrationStatus {
+        MigrationStatus {
+            owner: self.owner,
+            version: migration.version,
+            name: migration.name.to_owned(),
+            checksum: migration.checksum(engine),
+            applied_at: None,
+            state: MigrationState::Pending,
+        }
     }
 
     /// The SQL of all versions, for people who run their own migration tool.

@@ -2,7 +2,8 @@
 
 use potter_core::testing::TestDatabase;
 use potter_core::{
-    Database, Engine, ErrorKind, Lease, MIGRATIONS, Migration, Migrations, Tx, migrate, values,
+    Database, Engine, ErrorKind, Lease, MIGRATIONS, Migration, MigrationState, Migrations, Tx,
+    migrate, values,
 };
 use tokio::task::JoinSet;
 
@@ -15,6 +16,7 @@ potter_core::on_every_sql_engine!(
     a_failing_migration_leaves_nothing,
     the_printed_sql_makes_the_same_tables,
     owners_have_their_own_versions,
+    the_status_says_what_is_applied,
 );
 
 const fn step(version: i64, sql: &'static str) -> Migration {
@@ -147,5 +149,23 @@ async fn owners_have_their_own_versions(test: TestDatabase) {
     let owner = "SELECT version FROM potter_migrations WHERE owner = $1 LIMIT 10";
     assert_eq!(test.database().read(owner, values!["desk"]).await.unwrap().len(), 1);
     assert_eq!(test.database().read(owner, values!["shop"]).await.unwrap().len(), 2);
+    test.close().await;
+}
+
+async fn the_status_says_what_is_applied(test: TestDatabase) {
+    use MigrationState::{Applied, Edited, Pending, Unknown};
+    async fn states(migrations: &Migrations, test: &TestDatabase) -> Vec<MigrationState> {
+        let status = migrations.status(test.database()).await.unwrap();
+        assert!(status.iter().all(|one| one.applied_at.is_none() == (one.state == Pending)));
+        assert!(status.iter().all(|one| one.checksum.len() == 64 && one.owner == "shop"));
+        status.iter().map(|one| one.state).collect()
+    }
+    assert_eq!(states(&TWO, &test).await, [Pending, Pending]);
+    assert_eq!(rows(test.database(), "").await, None, "to look changes nothing");
+    ONE.apply(test.database()).await.unwrap();
+    assert_eq!(states(&TWO, &test).await, [Applied, Pending]);
+    TWO.apply(test.database()).await.unwrap();
+    assert_eq!(states(&TWO, &test).await, [Applied, Applied]);
+    assert_eq!(states(&EDITED, &test).await, [Edited, Unknown]);
     test.close().await;
 }
