@@ -85,6 +85,8 @@ pub(crate) struct Stuck {
     pub(crate) why: Vec<String>,
     /// The problem's operations that are a contradiction by themselves, if the search knows.
     pub(crate) core: Vec<u32>,
+    /// It takes the whole history to see it, not only what came before `at` completed.
+    pub(crate) whole: bool,
 }
 
 impl<M: Model> Checker for Linearizability<M> {
@@ -179,9 +181,10 @@ impl<M: Model> Linearizability<M> {
     /// A contradiction is believed if the other algorithm finds it too: in the operations that the
     /// monitor names, or else in the prefix of the history up to the operation that is stuck.
     fn confirm(&self, problem: &Problem<M::Op>, stuck: &Stuck, meter: &Meter) -> Result<(), Reason> {
-        let small = match stuck.core.is_empty() {
-            true => problem.prefix(problem.ops[stuck.at as usize].end),
-            false => problem.only(&stuck.core),
+        let small = match (stuck.whole, stuck.core.is_empty()) {
+            (true, _) => problem.clone(),
+            (_, true) => problem.prefix(problem.ops[stuck.at as usize].end),
+            (_, false) => problem.only(&stuck.core),
         };
         let limit = Budget::new(meter.left().min(Duration::from_secs(2)), 256 << 20).start();
         match replay::contradiction(&self.model, &small, limit) {

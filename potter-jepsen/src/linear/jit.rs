@@ -418,7 +418,7 @@ impl<'p, M: Model, const N: usize> Search<'p, M, N> {
             if states.len() > some.len() { ", …" } else { "" },
         )];
         self.commit(trail);
-        Stuck { at: n, prefix: std::mem::take(&mut self.committed), why, core: Vec::new() }
+        Stuck { at: n, prefix: std::mem::take(&mut self.committed), why, ..Stuck::default() }
     }
 }
 

@@ -24,6 +24,19 @@ pub struct Call<'h> {
     pub has_error: bool,
 }
 
+impl<'h> Call<'h> {
+    /// A call without an error.
+    pub fn new(
+        f: &'h str,
+        key: Option<&'h Value>,
+        input: &'h Value,
+        output: &'h Value,
+        outcome: Outcome,
+    ) -> Self {
+        Self { f, key, input, output, outcome, has_error: false }
+    }
+}
+
 /// Whether operations on different keys can be checked apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Partition {

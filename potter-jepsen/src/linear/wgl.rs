@@ -204,7 +204,7 @@ fn depth_first<M: Model>(
         }
         let Some((back, before)) = stack.pop() else {
             let at = stuck_at.unwrap_or(n);
-            return Ok(Outcome::Stuck(Stuck { at, prefix: best, ..Stuck::default() }));
+            return Ok(Outcome::Stuck(Stuck { at, prefix: best, whole: true, ..Stuck::default() }));
         };
         place(&mut placed, problem, back, false);
         events.unlift(back);

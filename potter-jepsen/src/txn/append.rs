@@ -236,7 +236,7 @@ fn intermediate<'h>(
 
 fn connect<'h>(facts: &mut Facts<'h>, appends: &Appends<'h>, trunks: &[&'h [Value]], seen: &Seen) {
     let mut unread: Vec<Vec<u32>> = vec![Vec::new(); trunks.len()];
-    let mut in_trunk: FxHashSet<(u32, u32)> = FxHashSet::default();
+    let mut in_trunk: FxHashSet<(u32, &Value)> = FxHashSet::default();
     let mut writers: Vec<Vec<Option<u32>>> = Vec::with_capacity(trunks.len());
     for (key, trunk) in (0_u32..).zip(trunks) {
         let of = |element: &&'h Value| {
@@ -244,22 +244,25 @@ fn connect<'h>(facts: &mut Facts<'h>, appends: &Appends<'h>, trunks: &[&'h [Valu
             writer.filter(|&writer| facts.included[writer as usize])
         };
         let row: Vec<Option<u32>> = trunk.iter().map(|element| of(&element)).collect();
-        in_trunk.extend(row.iter().flatten().map(|&writer| (key, writer)));
+        in_trunk.extend(trunk.iter().map(|element| (key, element)));
         writers.push(row);
     }
     for n in 0..facts.txns.all.len() {
         if !facts.included[n] {
             continue;
         }
-        let mut mine: Vec<u32> = Vec::new();
+        // (key, was one of its elements never seen?)
+        let mut mine: Vec<(u32, bool)> = Vec::new();
         for micro in facts.txns.micros(n).iter().filter(|micro| micro.write) {
-            if !mine.contains(&micro.key) {
-                mine.push(micro.key);
+            let unseen = !in_trunk.contains(&(micro.key, micro.value));
+            match mine.iter_mut().find(|(key, _)| *key == micro.key) {
+                Some((_, any)) => *any |= unseen,
+                None => mine.push((micro.key, unseen)),
             }
         }
-        for key in mine {
+        for (key, unseen) in mine {
             facts.writers[key as usize].push(index(n));
-            if !in_trunk.contains(&(key, index(n))) {
+            if unseen {
                 unread[key as usize].push(index(n));
             }
         }

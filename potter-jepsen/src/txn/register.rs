@@ -2,7 +2,7 @@
 //! the initial value came first, and what a transaction wrote to a key it had read came after what
 //! it had read.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::compile::Txns;
 use super::edges::{Facts, Gate, INITIAL, Read};
@@ -123,7 +123,6 @@ fn read_all<'h>(facts: &mut Facts<'h>, writes: &Writes<'h>, options: &Options) {
         }
         let micros = facts.txns.micros(n).to_vec();
         let mut own: FxHashMap<u32, &Value> = FxHashMap::default();
-        let mut known: FxHashSet<(u32, &Value)> = FxHashSet::default();
         for micro in micros {
             if micro.write {
                 own.insert(micro.key, micro.value);
@@ -140,9 +139,6 @@ fn read_all<'h>(facts: &mut Facts<'h>, writes: &Writes<'h>, options: &Options) {
                     );
                     facts.anomaly(Level::ReadCommitted, "internal", message, &[index(n)]);
                 }
-                continue;
-            }
-            if !known.insert((micro.key, micro.value)) {
                 continue;
             }
             external(facts, writes, options, index(n), micro.key, micro.value);

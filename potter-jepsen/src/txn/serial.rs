@@ -61,7 +61,11 @@ pub(super) fn greedy(facts: &Facts<'_>, graph: &Graph) -> Option<Vec<u32>> {
     let mut needs: Vec<Vec<(u32, u32)>> = vec![Vec::new(); facts.txns.all.len()];
     let mut pending: FxHashMap<(u32, u32), u32> = FxHashMap::default();
     for read in &facts.reads {
-        needs[read.txn as usize].push((read.key, read.from));
+        let mine = &mut needs[read.txn as usize];
+        if mine.contains(&(read.key, read.from)) {
+            continue;
+        }
+        mine.push((read.key, read.from));
         *pending.entry((read.key, read.from)).or_default() += 1;
     }
     let mut writes: Vec<Vec<u32>> = vec![Vec::new(); facts.txns.all.len()];

@@ -70,7 +70,7 @@ pub(super) fn decide<O>(problem: &Problem<O>, clusters: Vec<Cluster>) -> Outcome
             let late = if pair[0].stop() < pair[1].stop() { pair[0] } else { pair[1] };
             let at = if ops[late.max_op as usize].crashed() { late.min_op } else { late.max_op };
             let why = vec!["two values would have to be there at the same time".to_owned()];
-            return Outcome::Stuck(Stuck { at, why, core: core(pair), prefix: Vec::new() });
+            return Outcome::Stuck(Stuck { at, why, core: core(pair), ..Stuck::default() });
         }
     }
     // (point, after the forward zone that ends there, cluster)
@@ -92,7 +92,7 @@ pub(super) fn decide<O>(problem: &Problem<O>, clusters: Vec<Cluster>) -> Outcome
             Some(other) => {
                 let why = vec!["a value must have come and gone while another was there".to_owned()];
                 let core = core(&[zone, other]);
-                return Outcome::Stuck(Stuck { at: zone.min_op, why, core, prefix: Vec::new() });
+                return Outcome::Stuck(Stuck { at: zone.min_op, why, core, ..Stuck::default() });
             }
         }
     }
@@ -106,7 +106,7 @@ fn misread<O>(problem: &Problem<O>, cluster: &Cluster, zone: &Zone) -> Option<St
         return None;
     }
     let stuck = |at, core, why: &str| {
-        Some(Stuck { at, core, why: vec![why.to_owned()], prefix: Vec::new() })
+        Some(Stuck { at, core, why: vec![why.to_owned()], ..Stuck::default() })
     };
     let Some(put) = cluster.put else {
         return stuck(zone.min_op, vec![zone.min_op], "nobody wrote what was read");
