@@ -1,48 +1,67 @@
-//! Checks recorded histories: `cargo run --example check-history -- FILE --model MODEL`.
+//! Checks recorded histories.
+//!
+//! Run with: `cargo run --example check-history -- FILE --model MODEL`
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 mod expected;
+mod verdicts;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
-use potter_jepsen::{Analysis, Budget, Error, ErrorKind, Loaded, Spec, load};
+use potter_jepsen::{
+    Analysis, Budget, Error, ErrorKind, Loaded, Result, Spec, load, report, shrink,
+};
 
-/// Checks a recorded history and says what it proves.
+/// Checks a recorded history and says what it proves. Exits with 0 if it is valid, 1 if not, 3 if
+/// that is unknown, 2 if it can't be checked.
 #[derive(Parser)]
 struct Arguments {
     /// The history; with --verdicts, the folder that holds verdicts.tsv.
     path: PathBuf,
-    /// What it should satisfy: register, cas-register, kv, list-append, rw-register, bank, set, …
-    #[arg(long, default_value = "cas-register")]
-    model: String,
+    /// What it should satisfy, with parameters: "cas-register init=nil", "list-append level=serializable".
+    #[arg(long)]
+    model: Option<String>,
     /// Check every file of verdicts.tsv (file, model, expected), print a line each.
     #[arg(long)]
     verdicts: bool,
     /// Seconds for one history.
     #[arg(long, default_value_t = 60.0)]
     time_limit: f64,
-    /// Mebibytes for one history.
+    /// Mebibytes that a search may hold.
     #[arg(long, default_value_t = 1024)]
     memory: usize,
+    /// Write a report as one HTML file.
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// Print JSON in place of text.
+    #[arg(long)]
+    json: bool,
+    /// Make an invalid history small and write it here as EDN.
+    #[arg(long)]
+    shrink: Option<PathBuf>,
 }
 
-type Result<T> = std::result::Result<T, Error>;
+impl Arguments {
+    fn budget(&self) -> Budget {
+        let time = Duration::try_from_secs_f64(self.time_limit).unwrap_or(Duration::MAX);
+        Budget::new(time, self.memory.saturating_mul(1 << 20))
+    }
+}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match arguments.verdicts {
-        true => check_all(&arguments),
+        true => verdicts::check_all(&arguments.path, &arguments.budget()),
         false => check_one(&arguments),
     };
-    match outcome {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("check-history: {error}");
-            ExitCode::from(2)
-        }
-    }
+    outcome.unwrap_or_else(|error| {
+        eprintln!("check-history: {error}");
+        ExitCode::from(2)
+    })
 }
 
 fn open(path: &Path) -> Result<Loaded> {
@@ -52,64 +71,61 @@ fn open(path: &Path) -> Result<Loaded> {
     load(std::io::BufReader::with_capacity(1 << 20, file), None)
 }
 
-fn budget(arguments: &Arguments) -> Budget {
-    Budget::new(Duration::from_secs_f64(arguments.time_limit), arguments.memory << 20)
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).map_err(|error| {
+        Error::new(ErrorKind::Read, format!("{} can't be written: {error}", path.display()))
+    })
+}
+
+/// Loads the file, with keys where the model says that they are.
+fn prepare(path: &Path, spec: &Spec) -> Result<Loaded> {
+    let mut loaded = open(path)?;
+    if spec.has_independent_keys() {
+        loaded.history = loaded.history.with_keys_from_values();
+    }
+    Ok(loaded)
 }
 
 fn check(loaded: &Loaded, spec: &Spec, budget: &Budget) -> Result<Analysis> {
-    let checker = spec.checker(loaded.format)?;
-    if spec.has_independent_keys() {
-        return checker.check(&loaded.history.clone().with_keys_from_values(), budget);
-    }
-    checker.check(&loaded.history, budget)
+    spec.checker(loaded.format)?.check(&loaded.history, budget)
 }
 
 fn check_one(arguments: &Arguments) -> Result<ExitCode> {
-    let loaded = open(&arguments.path)?;
-    let spec = Spec::parse(&arguments.model)?;
-    let analysis = check(&loaded, &spec, &budget(arguments))?;
-    println!("{}: {}", analysis.model, analysis.verdict.name());
-    println!("{:#?}", analysis.levels.iter().map(|(l, v)| (l.name(), v.name())).collect::<Vec<_>>());
-    println!("{:#?}", analysis.anomalies);
-    Ok(ExitCode::from(u8::from(!analysis.verdict.is_valid())))
-}
-
-fn check_all(arguments: &Arguments) -> Result<ExitCode> {
-    let list = arguments.path.join("verdicts.tsv");
-    let text = std::fs::read_to_string(&list).map_err(|error| {
-        Error::new(ErrorKind::Read, format!("{} can't be read: {error}", list.display()))
-    })?;
-    let (mut right, mut wrong) = (0, 0);
-    for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
-        let mut fields = line.split('\t').map(str::trim);
-        let (Some(file), Some(model), Some(expected)) = (fields.next(), fields.next(), fields.next())
-        else {
-            println!("MISMATCH {line}: a line is file, model and expected, with tabs between");
-            wrong += 1;
-            continue;
-        };
-        let begin = Instant::now();
-        let found = open(&arguments.path.join(file)).and_then(|loaded| {
-            let spec = Spec::parse(model)?;
-            check(&loaded, &spec, &budget(arguments))
-        });
-        let time = begin.elapsed().as_secs_f64() * 1000.0;
-        let (says, problem) = match &found {
-            Ok(analysis) => (expected::summary(analysis), expected::compare(analysis, expected)),
-            Err(error) => (format!("error: {error}"), Err("it could not be checked".to_owned())),
-        };
-        match problem {
-            Ok(()) => {
-                right += 1;
-                println!("ok       {file}: {says} ({time:.1} ms)");
+    let Some(model) = &arguments.model else {
+        let message = format!("--model is missing; there are {}", Spec::NAMES.join(", "));
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    };
+    let spec = Spec::parse(model)?;
+    let loaded = prepare(&arguments.path, &spec)?;
+    let budget = arguments.budget();
+    let analysis = check(&loaded, &spec, &budget)?;
+    match arguments.json {
+        true => println!("{}", report::json(&loaded.history, &analysis)),
+        false => print!("{}", report::text(&loaded.history, &analysis)),
+    }
+    if let Some(path) = &arguments.html {
+        let title = arguments.path.display().to_string();
+        write(path, &report::html(&loaded.history, &analysis, &title))?;
+    }
+    if let Some(path) = &arguments.shrink {
+        let checker = spec.checker(loaded.format)?;
+        match shrink(&*checker, &loaded.history, &analysis, &budget) {
+            Some(small) => {
+                write(path, &small.history.to_edn())?;
+                eprintln!(
+                    "shrunk from {} operations to {} with {} checks{}",
+                    loaded.history.operations().len(),
+                    small.history.operations().len(),
+                    small.checks,
+                    if small.minimal { "" } else { " (perhaps not the smallest)" },
+                );
             }
-            Err(why) => {
-                wrong += 1;
-                println!("MISMATCH {file}: {says}; expected: {expected}; {why} ({time:.1} ms)");
-            }
+            None => eprintln!("nothing to shrink: the history is not invalid"),
         }
     }
-    println!("{right} as expected, {wrong} not");
-    let failed = wrong > 0 || right == 0;
-    Ok(ExitCode::from(u8::from(failed)))
+    Ok(match analysis.verdict {
+        ref verdict if verdict.is_valid() => ExitCode::SUCCESS,
+        ref verdict if verdict.is_invalid() => ExitCode::from(1),
+        _ => ExitCode::from(3),
+    })
 }

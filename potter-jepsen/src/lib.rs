@@ -6,12 +6,14 @@
 
 pub mod checkers;
 pub mod linear;
+pub mod report;
 pub mod txn;
 
 mod budget;
 mod error;
 mod history;
 mod load;
+mod shrink;
 mod spec;
 mod syntax;
 mod value;
@@ -20,6 +22,7 @@ mod verdict;
 pub use budget::Budget;
 pub use error::{Error, ErrorKind, Result};
 pub use history::{Event, EventKind, History, Operation, Outcome, Process};
+pub use shrink::{Shrunk, shrink};
 pub use spec::Spec;
 pub use load::{Format, Loaded, load, load_str};
 pub use value::Value;

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use crate::history::History;
-use crate::value::json_string;
 
 /// The answer of a checker. There is no fourth.
 #[derive(Clone, Debug)]
@@ -227,16 +226,4 @@ pub(crate) fn no_evidence(history: &History) -> Option<Verdict> {
         let message = format!("none of the {} operations succeeded", operations.len());
         Verdict::unknown(ReasonKind::NoEvidence, message)
     })
-}
-
-#[allow(dead_code, reason = "used by the reports")]
-pub(crate) fn json_list(out: &mut String, items: impl IntoIterator<Item = impl AsRef<str>>) {
-    out.push('[');
-    for (n, item) in items.into_iter().enumerate() {
-        if n > 0 {
-            out.push(',');
-        }
-        json_string(out, item.as_ref());
-    }
-    out.push(']');
 }

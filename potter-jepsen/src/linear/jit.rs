@@ -249,10 +249,9 @@ impl<'p, M: Model, const N: usize> Search<'p, M, N> {
         let mut at = 0;
         while at < self.explored.all.len() {
             if self.explored.alive[at] {
-                self.expand(self.explored.all[at], slot);
+                self.expand(self.explored.all[at], slot)?;
             }
             at += 1;
-            self.meter.tick()?;
             if at % 1024 == 0 {
                 self.account();
             }
@@ -272,7 +271,7 @@ impl<'p, M: Model, const N: usize> Search<'p, M, N> {
     }
 
     /// All that `config` can do next, up to placing the operation that has to be.
-    fn expand(&mut self, config: Config<N>, target: usize) {
+    fn expand(&mut self, config: Config<N>, target: usize) -> Result<(), Reason> {
         for slot in 0..self.slots.len() {
             let Some(n) = self.slots[slot] else { continue };
             let op = self.problem.ops[n as usize];
@@ -286,6 +285,7 @@ impl<'p, M: Model, const N: usize> Search<'p, M, N> {
             let mut after = Config { state, ..config };
             after.trail = push(&mut self.trails, config.trail, n);
             put(&mut after.mask, slot);
+            self.meter.tick()?;
             self.reach(after, config.state, target);
         }
         for class in 0..self.classes.len() {
@@ -301,8 +301,10 @@ impl<'p, M: Model, const N: usize> Search<'p, M, N> {
             let mut after = Config { state, ..config };
             after.used = self.sets.add(config.used, index(class));
             after.trail = push(&mut self.trails, config.trail, self.classes[class].1[count]);
+            self.meter.tick()?;
             self.reach(after, config.state, target);
         }
+        Ok(())
     }
 
     fn reach(&mut self, mut after: Config<N>, before: u32, target: usize) {

@@ -105,13 +105,9 @@ impl Reader {
     /// Without processes a completion belongs to the open invocation that it looks most like.
     fn anonymous(&mut self, kind: EventKind, f: &Arc<str>, value: &Value) -> i64 {
         if kind == EventKind::Invoke {
-            let id = match self.anonymous.is_empty() {
-                true => 0,
-                false => {
-                    self.next_anonymous += 1;
-                    self.next_anonymous
-                }
-            };
+            // Nobody says who did what, so no two of them are by the same process.
+            let id = self.next_anonymous;
+            self.next_anonymous += 1;
             self.anonymous.push((id, f.clone(), value.clone()));
             return id;
         }
@@ -124,7 +120,10 @@ impl Reader {
             .or_else(|| self.anonymous.iter().rposition(same_f));
         match at {
             Some(at) => self.anonymous.remove(at).0,
-            None => 0,
+            None => {
+                self.next_anonymous += 1;
+                self.next_anonymous - 1
+            }
         }
     }
 }

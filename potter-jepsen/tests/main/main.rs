@@ -8,3 +8,4 @@ mod brute_linear;
 mod brute_txn;
 mod random;
 mod simulate;
+mod traps;
