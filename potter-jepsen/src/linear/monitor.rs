@@ -1,5 +1,6 @@
 //! Monitors that decide in log-linear time where every value is written once.
 
+mod queue;
 mod register;
 
 use rustc_hash::FxHashMap;
@@ -8,6 +9,9 @@ use super::Outcome;
 use super::model::{Model, Role};
 use super::problem::{Problem, index};
 use crate::value::Value;
+
+/// Stands for the value of operations that found nothing.
+static NOTHING: Value = Value::Nil;
 
 /// The operations of one value.
 #[derive(Debug, Default)]
@@ -42,6 +46,21 @@ pub(crate) fn decide<M: Model>(model: &M, problem: &Problem<M::Op>) -> Option<Ou
             }
             Some(register::decide(problem, clusters))
         }
+        Role::Enqueue(_) | Role::Dequeue(_) => {
+            let empty = |n: &u32| {
+                roles[problem.ops[*n as usize].kind as usize] == Role::Dequeue(None)
+            };
+            let empties: Vec<u32> = (0..index(problem.ops.len())).filter(empty).collect();
+            let mut clusters = clusters(problem, &roles, |role| match role {
+                Role::Enqueue(value) => Some((true, value)),
+                Role::Dequeue(Some(value)) => Some((false, value)),
+                // All of these in one cluster, which is taken out again.
+                Role::Dequeue(None) => Some((false, &NOTHING)),
+                _ => None,
+            })?;
+            clusters.retain(|cluster| cluster.seen.first().is_none_or(|n| !empty(n)));
+            queue::decide(problem, &clusters, &empties)
+        }
         _ => None,
     }
 }
@@ -52,7 +71,7 @@ fn clusters<'r, O>(
     roles: &'r [Role],
     of: impl Fn(&'r Role) -> Option<(bool, &'r Value)>,
 ) -> Option<Vec<Cluster>> {
-    let mut places: FxHashMap<&Value, usize> = FxHashMap::default();
+    let mut places: FxHashMap<&'r Value, usize> = FxHashMap::default();
     let mut clusters: Vec<Cluster> = Vec::new();
     let mut kinds = Vec::with_capacity(roles.len());
     for role in roles {
