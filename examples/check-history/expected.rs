@@ -1,7 +1,7 @@
 //! What a line of verdicts.tsv expects, in the words that people write there.
 
-use potter_jepsen::txn::Level;
 use potter_jepsen::Analysis;
+use potter_jepsen::txn::Level;
 
 /// The verdict in a few words.
 pub(crate) fn summary(analysis: &Analysis) -> String {
@@ -58,7 +58,10 @@ fn clauses(expected: &str) -> Vec<String> {
         for piece in part.split(',') {
             let speaks = |text: &str| {
                 text.split_whitespace().any(|word| {
-                    matches!(word, "hold" | "holds" | "fails" | "fail" | "violated" | "valid" | "invalid")
+                    matches!(
+                        word,
+                        "hold" | "holds" | "fails" | "fail" | "violated" | "valid" | "invalid"
+                    )
                 })
             };
             if speaks(&current) {
@@ -76,10 +79,8 @@ fn clauses(expected: &str) -> Vec<String> {
 }
 
 fn exactly(analysis: &Analysis, clause: &str) -> Result<(), String> {
-    let wanted: Vec<&str> = clause
-        .split([' ', ','])
-        .filter(|word| !matches!(*word, "" | "exactly" | "and"))
-        .collect();
+    let wanted: Vec<&str> =
+        clause.split([' ', ',']).filter(|word| !matches!(*word, "" | "exactly" | "and")).collect();
     let found: Vec<&str> = analysis.anomalies.iter().map(|a| a.anomaly.as_str()).collect();
     let same = wanted.len() == found.len()
         && wanted.iter().all(|name| found.iter().any(|f| f.eq_ignore_ascii_case(name)));

@@ -2,8 +2,8 @@
 
 mod bank;
 mod counter;
-mod eventual;
 mod event_store;
+mod eventual;
 mod long_fork;
 mod monotonic;
 mod saga;

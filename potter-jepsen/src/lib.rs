@@ -22,9 +22,9 @@ mod verdict;
 pub use budget::Budget;
 pub use error::{Error, ErrorKind, Result};
 pub use history::{Event, EventKind, History, Operation, Outcome, Process};
+pub use load::{Format, Loaded, load, load_str};
 pub use shrink::{Shrunk, shrink};
 pub use spec::Spec;
-pub use load::{Format, Loaded, load, load_str};
 pub use value::Value;
 pub use verdict::{
     Analysis, Checker, Counterexample, CycleEdge, Reason, ReasonKind, Verdict, Witness,

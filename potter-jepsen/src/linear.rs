@@ -21,7 +21,9 @@ use std::time::Duration;
 use crate::budget::{Budget, Meter};
 use crate::error::Result;
 use crate::history::History;
-use crate::verdict::{Analysis, Checker, Counterexample, Reason, ReasonKind, Verdict, Witness, no_evidence};
+use crate::verdict::{
+    Analysis, Checker, Counterexample, Reason, ReasonKind, Verdict, Witness, no_evidence,
+};
 
 pub use model::{Call, Model, Partition, Role};
 pub use models::{
@@ -180,7 +182,12 @@ impl<M: Model> Linearizability<M> {
 
     /// A contradiction is believed if the other algorithm finds it too: in the operations that the
     /// monitor names, or else in the prefix of the history up to the operation that is stuck.
-    fn confirm(&self, problem: &Problem<M::Op>, stuck: &Stuck, meter: &Meter) -> Result<(), Reason> {
+    fn confirm(
+        &self,
+        problem: &Problem<M::Op>,
+        stuck: &Stuck,
+        meter: &Meter,
+    ) -> Result<(), Reason> {
         let small = match (stuck.whole, stuck.core.is_empty()) {
             (true, _) => problem.clone(),
             (_, true) => problem.prefix(problem.ops[stuck.at as usize].end),
@@ -221,9 +228,14 @@ impl<M: Model> Linearizability<M> {
         found.details.clone_from(&stuck.why);
         let tail = stuck.prefix.len().saturating_sub(6);
         if !stuck.prefix.is_empty() {
-            found.details.push(format!("the longest legal order has {} operations and ends with:", stuck.prefix.len()));
+            found.details.push(format!(
+                "the longest legal order has {} operations and ends with:",
+                stuck.prefix.len()
+            ));
             for &n in &stuck.prefix[tail..] {
-                found.details.push(format!("  {}", history.describe(problem.ops[n as usize].id as usize)));
+                found
+                    .details
+                    .push(format!("  {}", history.describe(problem.ops[n as usize].id as usize)));
             }
         }
         found

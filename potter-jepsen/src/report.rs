@@ -72,7 +72,10 @@ fn one_line(verdict: &Verdict) -> String {
         Verdict::Valid { witness } => match witness {
             Witness::Linearization(orders) => {
                 let count: usize = orders.iter().map(Vec::len).sum();
-                format!("an order of {count} operations on {} keys was found and replayed", orders.len())
+                format!(
+                    "an order of {count} operations on {} keys was found and replayed",
+                    orders.len()
+                )
             }
             Witness::SerialOrder(order) => {
                 format!("a serial order of {} transactions was found and replayed", order.len())
@@ -199,7 +202,10 @@ fn anomaly_json(out: &mut String, history: &History, found: &Counterexample) {
     for (n, edge) in found.cycle.iter().enumerate() {
         let comma = if n > 0 { "," } else { "" };
         let (from, to, relation) = (edge.from, edge.to, edge.relation);
-        _ = write!(out, "{comma}{{\"from\":{from},\"to\":{to},\"relation\":\"{relation}\",\"why\":");
+        _ = write!(
+            out,
+            "{comma}{{\"from\":{from},\"to\":{to},\"relation\":\"{relation}\",\"why\":"
+        );
         json_string(out, &edge.why);
         out.push('}');
     }

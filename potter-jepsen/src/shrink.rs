@@ -190,7 +190,9 @@ fn keeps_what_was_seen(history: &History, gone: &FxHashSet<usize>) -> bool {
         let seen = atoms(history, id).1;
         let text = seen.iter().any(|(key, seen)| {
             // Texts that were appended to are seen as parts of a longer one.
-            lost.iter().any(|(k, part)| k == key && part.len() > 2 && seen.contains(part.trim_matches('"')))
+            lost.iter().any(|(k, part)| {
+                k == key && part.len() > 2 && seen.contains(part.trim_matches('"'))
+            })
         });
         !seen.iter().any(|atom| lost.contains(atom)) && !text && (lost.is_empty() || !refused(id))
     })
@@ -233,6 +235,8 @@ fn atoms(history: &History, id: usize) -> (Vec<Atom>, Vec<Atom>) {
 
 /// `[[:r key value] …]`.
 fn is_steps(value: &Value) -> bool {
-    let step = |step: &Value| step.as_items().is_some_and(|parts| parts.len() == 3 && parts[0].as_name().is_some());
+    let step = |step: &Value| {
+        step.as_items().is_some_and(|parts| parts.len() == 3 && parts[0].as_name().is_some())
+    };
     value.as_items().is_some_and(|steps| !steps.is_empty() && steps.iter().all(step))
 }

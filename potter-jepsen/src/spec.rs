@@ -100,15 +100,15 @@ impl Spec {
                 let mismatch = match self.get("failed-cas") {
                     Some("mismatch") => true,
                     Some("did-not-happen") => false,
-                    Some(other) => return Err(bad("failed-cas", other, "mismatch or did-not-happen")),
+                    Some(other) => {
+                        return Err(bad("failed-cas", other, "mismatch or did-not-happen"));
+                    }
                     None => format == Format::JepsenLog,
                 };
                 let says = if mismatch { FailedCas::Mismatch } else { FailedCas::DidNotHappen };
                 Box::new(Linearizability::new(Register::new(self.initial()?).failed_cas(says)))
             }
-            "multi-register" => {
-                Box::new(Linearizability::new(MultiRegister::new(self.initial()?)))
-            }
+            "multi-register" => Box::new(Linearizability::new(MultiRegister::new(self.initial()?))),
             "kv" => Box::new(Linearizability::new(KeyValue::default())),
             "mutex" | "lock" => Box::new(Linearizability::new(Mutex::default())),
             "queue" | "fifo" | "fifo-queue" => Box::new(Linearizability::new(Fifo::default())),

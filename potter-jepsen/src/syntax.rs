@@ -205,7 +205,9 @@ impl Parser<'_> {
                 let mut code = self.hex4()?;
                 if (0xD800..0xDC00).contains(&code) && self.text[self.at..].starts_with(b"\\u") {
                     self.at += 2;
-                    code = 0x1_0000 + ((code - 0xD800) << 10) + (self.hex4()?.wrapping_sub(0xDC00) & 0x3FF);
+                    code = 0x1_0000
+                        + ((code - 0xD800) << 10)
+                        + (self.hex4()?.wrapping_sub(0xDC00) & 0x3FF);
                 }
                 let c = char::from_u32(code).unwrap_or('\u{FFFD}');
                 out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());

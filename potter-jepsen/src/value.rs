@@ -142,7 +142,12 @@ pub(crate) fn json_string(out: &mut String, text: &str) {
 impl fmt::Display for Value {
     /// As EDN.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fn items(f: &mut fmt::Formatter<'_>, open: &str, all: &[Value], close: &str) -> fmt::Result {
+        fn items(
+            f: &mut fmt::Formatter<'_>,
+            open: &str,
+            all: &[Value],
+            close: &str,
+        ) -> fmt::Result {
             f.write_str(open)?;
             for (n, item) in all.iter().enumerate() {
                 if n > 0 {

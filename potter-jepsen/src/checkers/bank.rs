@@ -79,7 +79,11 @@ impl Checker for Bank {
                 findings.add("unexpected-key", message, &[op.id]);
             }
             if let Some((name, _)) = balances.iter().find(|(_, balance)| balance.is_none()) {
-                findings.add("nil-balance", format!("account {name} has no balance: {who}"), &[op.id]);
+                findings.add(
+                    "nil-balance",
+                    format!("account {name} has no balance: {who}"),
+                    &[op.id],
+                );
                 continue;
             }
             let sum: i128 = balances.iter().filter_map(|(_, b)| b.map(i128::from)).sum();

@@ -52,7 +52,8 @@ impl Checker for Counter {
                 }
                 "read" if op.outcome == Outcome::Ok && !op.output.is_nil() => {
                     let seen = op.output.as_int();
-                    let seen = seen.ok_or_else(|| misfit(history, op.id, "a read returns a number"))?;
+                    let seen =
+                        seen.ok_or_else(|| misfit(history, op.id, "a read returns a number"))?;
                     reads.push((op.begin, op.end, i128::from(seen), op.id));
                 }
                 _ => {}
@@ -67,10 +68,8 @@ impl Checker for Counter {
             let low = certain_up.until(begin) + possible_down.until(end);
             let high = possible_up.until(end) + certain_down.until(begin);
             if !(low..=high).contains(&seen) {
-                let message = format!(
-                    "{} is not between {low} and {high}",
-                    history.describe(id as usize)
-                );
+                let message =
+                    format!("{} is not between {low} and {high}", history.describe(id as usize));
                 findings.add("out-of-bounds", message, &[id]);
             }
         }

@@ -70,9 +70,12 @@ impl Checker for EventStore {
                     let mut events = BTreeSet::new();
                     for row in rows {
                         let Some([version, event, rest @ ..]) = row.as_items() else {
-                            return Err(fault("a row is [version event] or [version event position]"));
+                            return Err(fault(
+                                "a row is [version event] or [version event position]",
+                            ));
                         };
-                        let version = version.as_int().ok_or_else(|| fault("versions are numbers"))?;
+                        let version =
+                            version.as_int().ok_or_else(|| fault("versions are numbers"))?;
                         events.insert(event);
                         seen.version(stream, version, event, op.id, history, &mut findings);
                         if let Some(position) = rest.first().and_then(Value::as_int) {
@@ -91,7 +94,8 @@ impl Checker for EventStore {
                         let Some([position, event, ..]) = row.as_items() else {
                             return Err(fault("a row is [position event]"));
                         };
-                        let position = position.as_int().ok_or_else(|| fault("positions are numbers"))?;
+                        let position =
+                            position.as_int().ok_or_else(|| fault("positions are numbers"))?;
                         seen.position(event, position, op.id, history, &mut findings);
                         seen.polls.entry(op.process).or_default().push((position, event, op.id));
                     }
@@ -100,7 +104,11 @@ impl Checker for EventStore {
             }
         }
         seen.conclude(history, &mut findings);
-        let text = format!("{} events, {} readers", seen.events.max(seen.versions.len()), seen.polls.len());
+        let text = format!(
+            "{} events, {} readers",
+            seen.events.max(seen.versions.len()),
+            seen.polls.len()
+        );
         let looked = seen.versions.len() + seen.positions.len();
         Ok(findings.analysis("event-store", (looked, text)))
     }
@@ -169,7 +177,10 @@ impl<'h> Seen<'h> {
         for (event, &(stream, end, append)) in &self.acknowledged {
             for (begin, read, of, events) in &self.stream_reads {
                 if *of == stream && *begin > end && !events.contains(event) {
-                    let message = format!("event {event} of {stream} is missing from {}", history.describe(*read as usize));
+                    let message = format!(
+                        "event {event} of {stream} is missing from {}",
+                        history.describe(*read as usize)
+                    );
                     findings.add("lost-event", message, &[append, *read]);
                 }
             }
@@ -195,7 +206,8 @@ fn reader(
             let message = format!("reader {process} got event {event} twice");
             findings.add("delivered-twice", message, &[op]);
         } else if n > 0 && got[n - 1].0 >= position {
-            let message = format!("reader {process} got position {position} after {}", got[n - 1].0);
+            let message =
+                format!("reader {process} got position {position} after {}", got[n - 1].0);
             findings.add("out-of-order", message, &[got[n - 1].2, op]);
         }
     }

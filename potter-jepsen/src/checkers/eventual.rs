@@ -78,7 +78,8 @@ impl Checker for Eventual {
             let Some(other) = finals.iter().find(|read| normal(read.2) != normal(first.2)) else {
                 let register = !matches!(first.2, Value::List(_) | Value::Set(_) | Value::Map(_));
                 if register && !first.2.is_nil() && !key.written.contains(&first.2) {
-                    let message = format!("nobody wrote it: {}", history.describe(first.1 as usize));
+                    let message =
+                        format!("nobody wrote it: {}", history.describe(first.1 as usize));
                     findings.add("unexpected", message, &[first.1]);
                 }
                 continue;
@@ -95,9 +96,11 @@ impl Checker for Eventual {
             findings.add("divergence", message, &[first.1, other.1]);
         }
         let clean = findings.all.is_empty();
-        let mut analysis = findings.analysis("eventual", (compared, format!("{compared} final reads agree")));
+        let mut analysis =
+            findings.analysis("eventual", (compared, format!("{compared} final reads agree")));
         if let Some(name) = open.filter(|_| clean) {
-            let message = format!("final reads of {name} differ, but a write of it may still be on its way");
+            let message =
+                format!("final reads of {name} differ, but a write of it may still be on its way");
             analysis.verdict = Verdict::unknown(ReasonKind::Ambiguous, message);
         }
         Ok(analysis)

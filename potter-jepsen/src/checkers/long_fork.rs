@@ -40,13 +40,19 @@ impl Checker for LongFork {
             let mut seen: Seen<'_> = Vec::new();
             for step in steps {
                 let Some([f, key, value]) = step.as_items() else {
-                    return Err(misfit(history, op.id, "steps are [:r key value] or [:w key value]"));
+                    return Err(misfit(
+                        history,
+                        op.id,
+                        "steps are [:r key value] or [:w key value]",
+                    ));
                 };
                 match f.as_name() {
                     Some("r" | "read") if op.outcome == Outcome::Ok => seen.push((key, value)),
                     Some("w" | "write") if op.outcome != Outcome::Fail => {
                         if let Some(first) = written.insert(key, op.id) {
-                            let message = format!("key {key} is written twice: every key must be written once");
+                            let message = format!(
+                                "key {key} is written twice: every key must be written once"
+                            );
                             return Err(misfit(history, first, &message));
                         }
                     }
@@ -87,7 +93,11 @@ fn check_group(history: &History, group: &[(u32, Seen<'_>)], findings: &mut Find
             if !a.1.is_nil() && !b.1.is_nil() && a.1 != b.1 {
                 findings.add("distinct-values", what("two values of"), &[less.0, more.0]);
             } else if !a.1.is_nil() && b.1.is_nil() {
-                findings.add("long-fork", what("two reads disagree on which write came first, see"), &[less.0, more.0]);
+                findings.add(
+                    "long-fork",
+                    what("two reads disagree on which write came first, see"),
+                    &[less.0, more.0],
+                );
             }
         }
     }

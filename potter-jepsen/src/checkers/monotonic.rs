@@ -68,7 +68,9 @@ impl Checker for Monotonic {
             *last = (value, id);
             let done = done.entry(key).or_default();
             let before = done[..done.partition_point(|&(end, ..)| end < begin)].last().copied();
-            if let Some((_, highest, who)) = before.filter(|&(_, highest, _)| self.real_time && value < highest) {
+            if let Some((_, highest, who)) =
+                before.filter(|&(_, highest, _)| self.real_time && value < highest)
+            {
                 let message = format!(
                     "{} although {highest} had been seen by {}",
                     history.describe(id as usize),
@@ -86,7 +88,9 @@ impl Checker for Monotonic {
 }
 
 fn rows_seen(history: &History) -> usize {
-    operations(history).filter(|op| op.output.as_items().is_some_and(|rows| !rows.is_empty())).count()
+    operations(history)
+        .filter(|op| op.output.as_items().is_some_and(|rows| !rows.is_empty()))
+        .count()
 }
 
 /// Rows with a value and a timestamp: in the order of the latter, the former may not fall.

@@ -65,7 +65,11 @@ impl Checker for Sagas {
         let mut findings = Findings::default();
         for op in operations(history).filter(|op| op.outcome != Outcome::Fail) {
             let Some([saga, value]) = op.input.as_items() else {
-                return Err(misfit(history, op.id, "its value is [saga step], [saga [step …]] or [saga outcome]"));
+                return Err(misfit(
+                    history,
+                    op.id,
+                    "its value is [saga step], [saga [step …]] or [saga outcome]",
+                ));
             };
             let saga = sagas.entry(saga).or_default();
             let ok = op.outcome == Outcome::Ok;
@@ -85,7 +89,8 @@ impl Checker for Sagas {
                 "end" if ok => {
                     let completed = value.as_name() == Some("completed");
                     if saga.ended.is_some_and(|(_, before)| before != completed) {
-                        let message = format!("it ended both ways: {}", history.describe(op.id as usize));
+                        let message =
+                            format!("it ended both ways: {}", history.describe(op.id as usize));
                         findings.add("two-outcomes", message, &[op.id]);
                     }
                     saga.ended = Some((op.id, completed));
@@ -106,20 +111,31 @@ impl Sagas {
     fn check_saga(&self, name: &Value, saga: &Saga<'_>, findings: &mut Findings) {
         for (step, effects) in &saga.steps {
             if effects.applied.len() > 1 {
-                let message = format!("step {step} of saga {name} took effect {} times", effects.applied.len());
+                let message = format!(
+                    "step {step} of saga {name} took effect {} times",
+                    effects.applied.len()
+                );
                 findings.add("effect-twice", message, &effects.applied);
             }
             if effects.undone.len() > 1 {
-                let message = format!("step {step} of saga {name} was taken back {} times", effects.undone.len());
+                let message = format!(
+                    "step {step} of saga {name} was taken back {} times",
+                    effects.undone.len()
+                );
                 findings.add("compensation-twice", message, &effects.undone);
             }
-            if !effects.undone.is_empty() && effects.applied.is_empty() && effects.maybe_applied == 0 {
-                let message = format!("step {step} of saga {name} was taken back and had never taken effect");
+            if !effects.undone.is_empty()
+                && effects.applied.is_empty()
+                && effects.maybe_applied == 0
+            {
+                let message =
+                    format!("step {step} of saga {name} was taken back and had never taken effect");
                 findings.add("compensation-without-effect", message, &effects.undone);
             }
             match saga.ended {
                 Some((end, true)) if !effects.undone.is_empty() => {
-                    let message = format!("saga {name} is completed, and its step {step} was taken back");
+                    let message =
+                        format!("saga {name} is completed, and its step {step} was taken back");
                     findings.add("half-compensated", message, &[effects.undone[0], end]);
                 }
                 Some((end, true)) if effects.applied.is_empty() && effects.maybe_applied == 0 => {
@@ -131,7 +147,8 @@ impl Sagas {
                         && effects.undone.is_empty()
                         && effects.maybe_undone == 0 =>
                 {
-                    let message = format!("saga {name} is compensated, and its step {step} still stands");
+                    let message =
+                        format!("saga {name} is compensated, and its step {step} still stands");
                     findings.add("not-compensated", message, &[effects.applied[0], end]);
                 }
                 _ => {}

@@ -39,7 +39,8 @@ impl Checker for Sequential {
         if operations(history).any(|op| op.f == "read" && list(op.output).is_some()) {
             return Ok(trailing(history));
         }
-        let events = history.events().iter().enumerate().map(|(at, event)| as_txn(history, at, event));
+        let events =
+            history.events().iter().enumerate().map(|(at, event)| as_txn(history, at, event));
         let txns = History::new(events.collect())?;
         let options = Options::default().level(Level::StrongSessionSerializable);
         let mut analysis = RwRegister::new(options).check(&txns, budget)?;

@@ -74,16 +74,21 @@ impl Checker for SetFull {
             let mut seen: FxHashSet<&Value> = FxHashSet::default();
             for item in items {
                 if !seen.insert(item) {
-                    let message = format!("{item} stands twice in a read: {}", history.describe(id as usize));
+                    let message =
+                        format!("{item} stands twice in a read: {}", history.describe(id as usize));
                     findings.add("duplicated", message, &[id]);
                 }
                 let element = elements.entry(item).or_default();
                 if element.begin.is_none_or(|begin| begin > end) {
-                    let message = format!("{item} was read, and nobody had added it: {}", history.describe(id as usize));
+                    let message = format!(
+                        "{item} was read, and nobody had added it: {}",
+                        history.describe(id as usize)
+                    );
                     findings.add("unexpected", message, &[id]);
                 }
                 element.last_present = element.last_present.max(Some(begin));
-                element.first_seen = Some(element.first_seen.map_or((end, id), |s| s.min((end, id))));
+                element.first_seen =
+                    Some(element.first_seen.map_or((end, id), |s| s.min((end, id))));
             }
         }
         self.follow(history, &elements, &mut reads, &mut findings);
@@ -101,7 +106,8 @@ impl SetFull {
         findings: &mut Findings,
     ) {
         reads.sort_unstable_by_key(|read| read.0);
-        let sets: Vec<FxHashSet<&Value>> = reads.iter().map(|read| read.3.iter().collect()).collect();
+        let sets: Vec<FxHashSet<&Value>> =
+            reads.iter().map(|read| read.3.iter().collect()).collect();
         let mut sorted: Vec<_> = elements.iter().collect();
         sorted.sort_unstable_by_key(|(value, _)| *value);
         for (value, element) in sorted {

@@ -143,8 +143,12 @@ fn concurrency<O: Clone>(problem: &Problem<O>) -> usize {
 
 impl<'p, M: Model, const N: usize> Search<'p, M, N> {
     fn new(model: &'p M, problem: &'p Problem<M::Op>, meter: Meter) -> Self {
-        let start =
-            Config { state: Memo::<M>::INITIAL, used: UsedSets::EMPTY, trail: NO_TRAIL, mask: [0; N] };
+        let start = Config {
+            state: Memo::<M>::INITIAL,
+            used: UsedSets::EMPTY,
+            trail: NO_TRAIL,
+            mask: [0; N],
+        };
         Self {
             problem,
             memo: Memo::new(model, problem, meter.clone()),
@@ -216,9 +220,7 @@ impl<'p, M: Model, const N: usize> Search<'p, M, N> {
         for (slot, running) in self.slots.iter().enumerate() {
             let Some(n) = *running else { continue };
             let op = self.problem.ops[n as usize];
-            if op.pure
-                && !has(&config.mask, slot)
-                && self.memo.step(config.state, op.kind) != NONE
+            if op.pure && !has(&config.mask, slot) && self.memo.step(config.state, op.kind) != NONE
             {
                 put(&mut config.mask, slot);
                 config.trail = push(&mut self.trails, config.trail, n);

@@ -126,6 +126,18 @@ pub trait Model: Sync {
     /// The state after `op`, or `None` if `op` with its result is impossible in `state`.
     fn step(&self, state: &Self::State, op: &Self::Op) -> Option<Self::State>;
 
+    /// [`step`](Self::step) in place; false if it is impossible, with any state left behind. Worth
+    /// writing for large states: the witness of a million operations is replayed with it.
+    fn apply(&self, state: &mut Self::State, op: &Self::Op) -> bool {
+        match self.step(state, op) {
+            Some(next) => {
+                *state = next;
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Whether `op` never changes any state. Such operations are never worth delaying, which saves
     /// most of the search; the default is safe.
     fn reads_only(&self, _op: &Self::Op) -> bool {

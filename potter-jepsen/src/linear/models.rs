@@ -441,16 +441,16 @@ impl Model for Fifo {
 
     fn step(&self, state: &Self::State, op: &BagOp) -> Option<Self::State> {
         let mut after = state.clone();
+        self.apply(&mut after, op).then_some(after)
+    }
+
+    fn apply(&self, state: &mut Self::State, op: &BagOp) -> bool {
         match op {
-            BagOp::Put(value) => after.push_back(value.clone()),
-            BagOp::Take(seen) => {
-                if after.pop_front() != *seen {
-                    return None;
-                }
-            }
-            BagOp::TakeAny => _ = after.pop_front(),
+            BagOp::Put(value) => state.push_back(value.clone()),
+            BagOp::Take(seen) => return state.pop_front() == *seen,
+            BagOp::TakeAny => _ = state.pop_front(),
         }
-        Some(after)
+        true
     }
 
     fn reads_only(&self, op: &BagOp) -> bool {
@@ -493,16 +493,16 @@ impl Model for Stack {
 
     fn step(&self, state: &Self::State, op: &BagOp) -> Option<Self::State> {
         let mut after = state.clone();
+        self.apply(&mut after, op).then_some(after)
+    }
+
+    fn apply(&self, state: &mut Self::State, op: &BagOp) -> bool {
         match op {
-            BagOp::Put(value) => after.push(value.clone()),
-            BagOp::Take(seen) => {
-                if after.pop() != *seen {
-                    return None;
-                }
-            }
-            BagOp::TakeAny => _ = after.pop(),
+            BagOp::Put(value) => state.push(value.clone()),
+            BagOp::Take(seen) => return state.pop() == *seen,
+            BagOp::TakeAny => _ = state.pop(),
         }
-        Some(after)
+        true
     }
 
     fn reads_only(&self, op: &BagOp) -> bool {

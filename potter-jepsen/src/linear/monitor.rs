@@ -38,7 +38,8 @@ pub(crate) fn decide<M: Model>(model: &M, problem: &Problem<M::Op>) -> Option<Ou
             for cluster in &mut clusters {
                 // What the register holds at first is what it can show before any write.
                 let first = cluster.seen.first().map(|&n| problem.ops[n as usize].kind);
-                let shown = |kind: u32| model.step(&initial, &problem.kinds[kind as usize]).is_some();
+                let shown =
+                    |kind: u32| model.step(&initial, &problem.kinds[kind as usize]).is_some();
                 cluster.initial = first.is_some_and(shown);
                 if cluster.initial && cluster.put.is_some() {
                     return None;
@@ -47,9 +48,8 @@ pub(crate) fn decide<M: Model>(model: &M, problem: &Problem<M::Op>) -> Option<Ou
             Some(register::decide(problem, clusters))
         }
         Role::Enqueue(_) | Role::Dequeue(_) => {
-            let empty = |n: &u32| {
-                roles[problem.ops[*n as usize].kind as usize] == Role::Dequeue(None)
-            };
+            let empty =
+                |n: &u32| roles[problem.ops[*n as usize].kind as usize] == Role::Dequeue(None);
             let empties: Vec<u32> = (0..index(problem.ops.len())).filter(empty).collect();
             let mut clusters = clusters(problem, &roles, |role| match role {
                 Role::Enqueue(value) => Some((true, value)),

@@ -24,10 +24,9 @@ pub(crate) fn order<M: Model>(
             return Err(format!("operation {} had completed before its place", op.id));
         }
         latest_begin = latest_begin.max(op.begin);
-        state = match model.step(&state, &problem.kinds[op.kind as usize]) {
-            Some(next) => next,
-            None => return Err(format!("operation {} is not legal at its place", op.id)),
-        };
+        if !model.apply(&mut state, &problem.kinds[op.kind as usize]) {
+            return Err(format!("operation {} is not legal at its place", op.id));
+        }
     }
     match problem.ops.iter().zip(&placed).find(|(op, placed)| !op.crashed() && !**placed) {
         Some((op, _)) => Err(format!("operation {} is missing from the order", op.id)),

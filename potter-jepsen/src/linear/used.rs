@@ -20,7 +20,8 @@ impl UsedSets {
     pub(crate) const EMPTY: u32 = 0;
 
     pub(crate) fn new() -> Self {
-        let mut sets = Self { sets: Vec::new(), ids: FxHashMap::default(), added: FxHashMap::default() };
+        let mut sets =
+            Self { sets: Vec::new(), ids: FxHashMap::default(), added: FxHashMap::default() };
         sets.intern(Box::new([]));
         sets
     }
@@ -70,7 +71,9 @@ impl UsedSets {
         }
         let mut rest = many.iter();
         few.iter().all(|&(class, count)| {
-            rest.by_ref().find(|&&(c, _)| c >= class).is_some_and(|&(c, n)| c == class && n >= count)
+            rest.by_ref()
+                .find(|&&(c, _)| c >= class)
+                .is_some_and(|&(c, n)| c == class && n >= count)
         })
     }
 

@@ -146,7 +146,8 @@ fn depth_first<M: Model>(
     let mut memo = Memo::new(model, problem, meter.clone());
     let mut events = Events::new(problem);
     let words = problem.ops.len().div_ceil(64);
-    let mut placed = Placed { words: vec![0; words], crashed: vec![0; words], low: 0, used: Vec::new() };
+    let mut placed =
+        Placed { words: vec![0; words], crashed: vec![0; words], low: 0, used: Vec::new() };
     let mut rank = vec![0_u32; problem.ops.len()];
     let mut seen_of_kind = vec![0_u32; problem.kinds.len()];
     for (n, op) in problem.ops.iter().enumerate() {

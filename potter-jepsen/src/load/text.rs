@@ -65,7 +65,15 @@ impl Transactions {
         let (process, f) = (Process(session), self.f.clone());
         for kind in [EventKind::Invoke, kind] {
             let value = value.clone();
-            self.events.push(Event { process, kind, f: f.clone(), key: None, value, time: None, error: None });
+            self.events.push(Event {
+                process,
+                kind,
+                f: f.clone(),
+                key: None,
+                value,
+                time: None,
+                error: None,
+            });
         }
     }
 }

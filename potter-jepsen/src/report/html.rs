@@ -72,7 +72,8 @@ pub fn html(history: &History, analysis: &Analysis, title: &str) -> String {
         }
     }
     if counts.operations > 0 {
-        let what = if first.is_some() { "The operations around it" } else { "The first operations" };
+        let what =
+            if first.is_some() { "The operations around it" } else { "The first operations" };
         _ = write!(
             out,
             "<h2>{what}</h2><p class=\"quiet\">One lane a process; the order is that of the history's \

@@ -94,9 +94,8 @@ pub(super) fn latencies(history: &History) -> String {
         if scale.timed { (length * 1000.0).max(0.001) } else { length.max(1.0) }
     };
     let sampled = || history.operations().iter().step_by(step);
-    let mut all: Vec<f64> = sampled()
-        .filter_map(|op| Some(took(op.invoke as usize, op.complete? as usize)))
-        .collect();
+    let mut all: Vec<f64> =
+        sampled().filter_map(|op| Some(took(op.invoke as usize, op.complete? as usize))).collect();
     all.sort_by(f64::total_cmp);
     let (low, high) = (all.first().copied().unwrap_or(1.0), all.last().copied().unwrap_or(10.0));
     let span = (high.ln() - low.ln()).max(0.1);
@@ -105,7 +104,11 @@ pub(super) fn latencies(history: &History) -> String {
         let Some(end) = op.complete else { continue };
         let x = scale.x(scale.at(history, op.invoke as usize));
         let y = y(took(op.invoke as usize, end as usize));
-        _ = write!(out, "<circle class=\"{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"1.8\"/>", class(op.outcome));
+        _ = write!(
+            out,
+            "<circle class=\"{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"1.8\"/>",
+            class(op.outcome)
+        );
     }
     for quantile in [0.5, 0.95, 0.99] {
         if all.is_empty() {

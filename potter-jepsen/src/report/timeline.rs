@@ -38,7 +38,8 @@ pub(super) fn timeline(history: &History, found: Option<&Counterexample>) -> Str
     let marked: FxHashSet<u32> =
         found.map(|found| found.operations.iter().copied().collect()).unwrap_or_default();
     let ids = window(history, &marked);
-    let ops: Vec<(usize, &Operation)> = ids.iter().map(|&id| (id, &history.operations()[id])).collect();
+    let ops: Vec<(usize, &Operation)> =
+        ids.iter().map(|&id| (id, &history.operations()[id])).collect();
     // Only the events of these operations take up room.
     let mut places: Vec<u32> =
         ops.iter().flat_map(|(_, op)| [Some(op.invoke), op.complete]).flatten().collect();
@@ -100,7 +101,11 @@ fn short(history: &History, id: usize, wide: f64) -> String {
     let text = format!("{} {value}", history.f(id));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few letters")]
     let room = (wide / 6.2) as usize;
-    if text.chars().count() <= room { text } else { text.chars().take(room.saturating_sub(1)).collect() }
+    if text.chars().count() <= room {
+        text
+    } else {
+        text.chars().take(room.saturating_sub(1)).collect()
+    }
 }
 
 /// The transactions of a cycle round a circle, with an arrow for every edge.
@@ -138,7 +143,8 @@ pub(super) fn cycle(history: &History, found: &Counterexample) -> String {
     for (n, edge) in edges.iter().enumerate() {
         let (x, y) = place(n);
         let words = history.describe(edge.from as usize);
-        let label: String = words.split(" → ").last().unwrap_or_default().chars().take(34).collect();
+        let label: String =
+            words.split(" → ").last().unwrap_or_default().chars().take(34).collect();
         _ = write!(
             out,
             "<g><title>{}</title><rect class=\"node\" x=\"{:.0}\" y=\"{:.0}\" width=\"220\" height=\"38\" rx=\"4\"/>\

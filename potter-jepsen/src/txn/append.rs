@@ -19,11 +19,7 @@ struct Append {
 
 type Appends<'h> = FxHashMap<(u32, &'h Value), Append>;
 
-pub(super) fn analyse<'h>(
-    history: &'h History,
-    txns: Txns<'h>,
-    options: &Options,
-) -> Facts<'h> {
+pub(super) fn analyse<'h>(history: &'h History, txns: Txns<'h>, options: &Options) -> Facts<'h> {
     let mut facts = Facts::new(history, txns);
     facts.initial = Some(Value::Nil);
     let appends = appends(&mut facts);
@@ -133,11 +129,7 @@ impl std::fmt::Display for Short<'_> {
 /// By key, who saw how much of the trunk: (length, transaction).
 type Seen = Vec<Vec<(u32, u32)>>;
 
-fn read_all<'h>(
-    facts: &mut Facts<'h>,
-    appends: &Appends<'h>,
-    trunks: &[&'h [Value]],
-) -> Seen {
+fn read_all<'h>(facts: &mut Facts<'h>, appends: &Appends<'h>, trunks: &[&'h [Value]]) -> Seen {
     let mut seen: Seen = vec![Vec::new(); facts.txns.keys.len()];
     for n in 0..facts.txns.all.len() {
         if facts.txns.all[n].outcome != Outcome::Ok {

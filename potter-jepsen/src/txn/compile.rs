@@ -83,7 +83,11 @@ pub(super) fn transactions(history: &History, workload: Workload) -> Result<Txns
             if !write && !ok {
                 continue;
             }
-            if !write && workload == Workload::Append && !value.is_nil() && value.as_items().is_none() {
+            if !write
+                && workload == Workload::Append
+                && !value.is_nil()
+                && value.as_items().is_none()
+            {
                 return Err(fault(format!("a read of a list returned {value}")));
             }
             let key = *keys.entry(key).or_insert_with(|| {

@@ -11,8 +11,12 @@ pub(super) fn explain(facts: &Facts<'_>, from: u32, to: u32, relation: u8) -> Op
     match relation {
         rel::PROCESS => (a.process == b.process && from < to)
             .then(|| format!("process {} did it first", a.process)),
-        rel::REALTIME => (a.end < b.begin)
-            .then(|| format!("it had completed (event {}) before the other was invoked (event {})", a.end, b.begin)),
+        rel::REALTIME => (a.end < b.begin).then(|| {
+            format!(
+                "it had completed (event {}) before the other was invoked (event {})",
+                a.end, b.begin
+            )
+        }),
         _ => {
             let steps = (facts.txns.micros(from as usize), facts.txns.micros(to as usize));
             match (&facts.trunks, relation) {
@@ -110,7 +114,9 @@ fn missed_register(
         for write in b.iter().filter(|step| step.write && step.key == read.key) {
             let key = facts.key(read.key);
             // The other had itself read what was read here, and then wrote.
-            let updated = b.iter().any(|step| !step.write && step.key == read.key && step.value == read.value);
+            let updated = b
+                .iter()
+                .any(|step| !step.write && step.key == read.key && step.value == read.value);
             if facts.initial.as_ref() == Some(read.value) {
                 return Some(format!("it saw key {key} as it was before anything was written"));
             }

@@ -11,12 +11,7 @@ use crate::verdict::{Analysis, Counterexample, CycleEdge, Reason, ReasonKind, Ve
 
 const DATA: u8 = rel::WW | rel::WR | rel::RW;
 
-pub(super) fn judge(
-    name: &str,
-    facts: &Facts<'_>,
-    options: &Options,
-    budget: &Budget,
-) -> Analysis {
+pub(super) fn judge(name: &str, facts: &Facts<'_>, options: &Options, budget: &Budget) -> Analysis {
     let mut judge = Judge { facts, options, meter: budget.start(), serial: None };
     let mut levels: Vec<(Level, Verdict)> = Vec::new();
     let mut all: Vec<Level> = Level::ALL.to_vec();
@@ -69,7 +64,8 @@ impl Judge<'_, '_> {
     }
 
     fn level(&mut self, level: Level) -> Verdict {
-        if let Some((_, found)) = self.facts.anomalies.iter().find(|(weakest, _)| *weakest <= level) {
+        if let Some((_, found)) = self.facts.anomalies.iter().find(|(weakest, _)| *weakest <= level)
+        {
             return Verdict::invalid(found.clone());
         }
         let decided = match level {
@@ -99,7 +95,10 @@ impl Judge<'_, '_> {
             let text = format!("{} dependencies, no cycle of this kind", graph.edges());
             return Ok(Verdict::Valid { witness: Witness::Checked(text) });
         }
-        match cycles.find(class, &mut self.meter).or_else(|| cycles.find(Class::G0, &mut self.meter)) {
+        match cycles
+            .find(class, &mut self.meter)
+            .or_else(|| cycles.find(Class::G0, &mut self.meter))
+        {
             Some(cycle) => self.invalid(&cycle),
             None => Err(weak::undecided()),
         }
@@ -255,7 +254,11 @@ impl Judge<'_, '_> {
 
     fn edge(&self, (from, to, relation): (u32, u32, u8), forced: bool) -> CycleEdge {
         let why = super::explain::explain(self.facts, from, to, relation).unwrap_or_else(|| {
-            if forced { "the other way round there would be a cycle too".to_owned() } else { String::new() }
+            if forced {
+                "the other way round there would be a cycle too".to_owned()
+            } else {
+                String::new()
+            }
         });
         let relation = match relation {
             rel::WW => "ww",
@@ -304,7 +307,8 @@ impl Judge<'_, '_> {
         for (_, verdict) in levels {
             let Some(found) = verdict.counterexample() else { continue };
             // Cycles that need time or processes say nothing new where there are others.
-            let weaker = found.anomaly.ends_with("-realtime") || found.anomaly.ends_with("-process");
+            let weaker =
+                found.anomaly.ends_with("-realtime") || found.anomaly.ends_with("-process");
             let known = |known: &Counterexample| known.anomaly == found.anomaly;
             if !all.iter().any(known) && !(weaker && !seen.is_empty()) {
                 all.push(found.clone());

@@ -23,11 +23,7 @@ struct Write {
 
 type Writes<'h> = FxHashMap<(u32, &'h Value), Write>;
 
-pub(super) fn analyse<'h>(
-    history: &'h History,
-    txns: Txns<'h>,
-    options: &Options,
-) -> Facts<'h> {
+pub(super) fn analyse<'h>(history: &'h History, txns: Txns<'h>, options: &Options) -> Facts<'h> {
     let mut facts = Facts::new(history, txns);
     facts.initial.clone_from(&options.initial);
     facts.order_open = true;
@@ -154,19 +150,21 @@ fn external<'h>(
     key: u32,
     value: &'h Value,
 ) {
-    let who = facts.history.describe(facts.op(reader) as usize);
+    let history = facts.history;
+    let op = facts.op(reader) as usize;
+    let who = || history.describe(op);
     let name = facts.key(key);
     let initial = options.initial.as_ref() == Some(value);
     match writes.get(&(key, value)).copied() {
         None if initial => facts.reads.push(Read { txn: reader, key, from: INITIAL }),
         None if options.unwritten_is_anomaly => {
-            let message = format!("{who} read {value} from key {name}, which nobody wrote");
+            let message = format!("{} read {value} from key {name}, which nobody wrote", who());
             facts.anomaly(Level::ReadCommitted, "garbage-read", message, &[reader]);
         }
         None => {
             facts.outside.insert((key, value));
             if facts.notes.len() < 50 {
-                let note = format!("{value} of key {name} was written by nobody here: {who}");
+                let note = format!("{value} of key {name} was written by nobody here: {}", who());
                 facts.notes.push(note);
             }
         }
@@ -178,19 +176,21 @@ fn external<'h>(
             }
         }
         Some(write) if write.txn == reader => {
-            let message = format!("{who} read {value} from key {name} before it wrote that itself");
+            let message =
+                format!("{} read {value} from key {name} before it wrote that itself", who());
             facts.anomaly(Level::ReadCommitted, "future-read", message, &[reader]);
         }
         Some(write) if facts.txns.all[write.txn as usize].outcome == Outcome::Fail => {
             let writer = facts.history.describe(facts.op(write.txn) as usize);
-            let message = format!("{who} read {value} from key {name}, which was aborted: {writer}");
+            let message =
+                format!("{} read {value} from key {name}, which was aborted: {writer}", who());
             facts.anomaly(Level::ReadCommitted, "G1a", message, &[write.txn, reader]);
         }
         Some(write) => {
             if write.intermediate {
                 let writer = facts.history.describe(facts.op(write.txn) as usize);
                 let message =
-                    format!("{who} read {value} from key {name}, in the middle of {writer}");
+                    format!("{} read {value} from key {name}, in the middle of {writer}", who());
                 facts.anomaly(Level::ReadCommitted, "G1b", message, &[write.txn, reader]);
             }
             facts.reads.push(Read { txn: reader, key, from: write.txn });

@@ -84,7 +84,8 @@ pub(super) fn greedy(facts: &Facts<'_>, graph: &Graph) -> Option<Vec<u32>> {
     let (mut order, mut done) = (Vec::new(), 0);
     while let Some(Reverse((_, node))) = ready.pop() {
         if !graph.is_helper(node) && facts.included[node as usize] {
-            let blocked = blocked_on(&needs[node as usize], &writes[node as usize], &current, &pending);
+            let blocked =
+                blocked_on(&needs[node as usize], &writes[node as usize], &current, &pending);
             if let Some(key) = blocked {
                 waiting.entry(key).or_default().push(node);
                 continue;
@@ -192,8 +193,8 @@ pub(super) fn replay(facts: &Facts<'_>, order: &[u32], keep: Keep) -> Result<(),
             }
         }
     }
-    let missing = (0..placed.len())
-        .find(|&n| !placed[n] && facts.txns.all[n].outcome == Outcome::Ok);
+    let missing =
+        (0..placed.len()).find(|&n| !placed[n] && facts.txns.all[n].outcome == Outcome::Ok);
     match missing {
         Some(n) => Err(format!("operation {} is missing from the order", facts.txns.all[n].op)),
         None => Ok(()),

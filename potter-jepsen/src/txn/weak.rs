@@ -211,8 +211,12 @@ fn causal(
 /// What a level's axioms are about, for the words of a counterexample.
 pub(super) fn in_words(level: Level) -> &'static str {
     match level {
-        Level::ReadCommitted => "a later read of one transaction saw an older state than an earlier one",
-        Level::ReadAtomic => "a transaction saw another one only in part, or not what its own session had done",
+        Level::ReadCommitted => {
+            "a later read of one transaction saw an older state than an earlier one"
+        }
+        Level::ReadAtomic => {
+            "a transaction saw another one only in part, or not what its own session had done"
+        }
         _ => "a transaction did not see what causally came before it",
     }
 }

@@ -33,7 +33,8 @@ fn agree<M: Model + Clone, S: Default>(
             let checker = Linearizability::new(model.clone()).with_algorithm(algorithm);
             let verdict = checker.check(&history, &Budget::default()).unwrap().verdict;
             if verdict.is_unknown() {
-                let none = history.operations().iter().all(|op| op.outcome != potter_jepsen::Outcome::Ok);
+                let none =
+                    history.operations().iter().all(|op| op.outcome != potter_jepsen::Outcome::Ok);
                 assert!(none, "case {case}: {verdict:?}\n{}", history.to_edn());
                 continue;
             }
@@ -232,7 +233,8 @@ fn multi_registers_agree_with_all_orders() {
         }
         Some(Value::List(steps))
     };
-    let read = |key, value| Value::List(vec![Value::List(vec!["r".into(), Value::Int(key), value])]);
+    let read =
+        |key, value| Value::List(vec![Value::List(vec!["r".into(), Value::Int(key), value])]);
     let other = [read(0, Value::Int(0)), read(0, Value::Int(1)), read(1, Value::Nil)];
     agree(&MultiRegister::new(Value::Nil), 13, ask, answer, &other);
 }

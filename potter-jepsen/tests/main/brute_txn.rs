@@ -88,7 +88,8 @@ fn random_history(random: &mut Random, lists: bool, sessions: bool) -> History {
         if txn.next < txn.steps.len() && !matches!(isolation, Isolation::Serial) {
             let mut step = txn.steps[txn.next].clone();
             txn.next += 1;
-            let from = if matches!(isolation, Isolation::Sloppy) { &mut state } else { &mut txn.snapshot };
+            let from =
+                if matches!(isolation, Isolation::Sloppy) { &mut state } else { &mut txn.snapshot };
             if step.write {
                 apply(from, &step, lists);
                 txn.writes.push(step.clone());
@@ -225,7 +226,8 @@ fn permutations(count: usize) -> Vec<Vec<usize>> {
 fn snapshot(txns: &[Txn], lists: bool) -> bool {
     let optional: Vec<usize> = (0..txns.len()).filter(|&n| !txns[n].must).collect();
     (0..1_u32 << optional.len()).any(|mask| {
-        let left_out = |n: &usize| optional.iter().position(|o| o == n).is_some_and(|at| mask >> at & 1 == 1);
+        let left_out =
+            |n: &usize| optional.iter().position(|o| o == n).is_some_and(|at| mask >> at & 1 == 1);
         let used: Vec<&Txn> = (0..txns.len()).filter(|n| !left_out(n)).map(|n| &txns[n]).collect();
         permutations(used.len()).iter().any(|order| snapshot_order(&used, order, lists))
     })
@@ -313,7 +315,8 @@ fn registers_agree_with_all_serial_orders_and_snapshots() {
 /// Biswas & Enea's axioms, straight from the paper, on every order of commits.
 fn axioms(txns: &[Txn], level: Level) -> bool {
     let writer = |key: i64, value: &[i64]| {
-        let wrote = |txn: &Txn| txn.steps.iter().any(|s| s.write && s.key == key && s.value == value);
+        let wrote =
+            |txn: &Txn| txn.steps.iter().any(|s| s.write && s.key == key && s.value == value);
         txns.iter().position(wrote)
     };
     let writes = |n: usize, key: i64| txns[n].steps.iter().any(|s| s.write && s.key == key);
@@ -324,12 +327,18 @@ fn axioms(txns: &[Txn], level: Level) -> bool {
             if txn.steps[..at].iter().any(|s| s.write && s.key == step.key) {
                 continue;
             }
-            let from = if step.value.is_empty() { None } else { Some(writer(step.key, &step.value).unwrap()) };
+            let from = if step.value.is_empty() {
+                None
+            } else {
+                Some(writer(step.key, &step.value).unwrap())
+            };
             reads.push((n, at, step.key, from));
         }
     }
     let so = |a: usize, b: usize| txns[a].process == txns[b].process && a < b;
-    let wr = |a: usize, b: usize| reads.iter().any(|&(n, _, _, from)| n == b && from == Some(a) && a != b);
+    let wr = |a: usize, b: usize| {
+        reads.iter().any(|&(n, _, _, from)| n == b && from == Some(a) && a != b)
+    };
     let mut past = vec![vec![false; txns.len()]; txns.len()];
     for a in 0..txns.len() {
         for b in 0..txns.len() {
@@ -345,21 +354,22 @@ fn axioms(txns: &[Txn], level: Level) -> bool {
     }
     permutations(txns.len()).iter().any(|order| {
         let place = |n: usize| order.iter().position(|&o| o == n).unwrap();
-        let inside = (0..txns.len()).all(|a| {
-            (0..txns.len()).all(|b| !(so(a, b) || wr(a, b)) || place(a) < place(b))
-        });
+        let inside = (0..txns.len())
+            .all(|a| (0..txns.len()).all(|b| !(so(a, b) || wr(a, b)) || place(a) < place(b)));
         inside
             && reads.iter().all(|&(t3, at, key, from)| {
-                (0..txns.len()).filter(|&t2| writes(t2, key) && Some(t2) != from && t2 != t3).all(|t2| {
-                    let premise = match level {
-                        Level::ReadCommitted => reads
-                            .iter()
-                            .any(|&(n, earlier, _, f)| n == t3 && earlier < at && f == Some(t2)),
-                        Level::ReadAtomic => so(t2, t3) || wr(t2, t3),
-                        _ => past[t2][t3],
-                    };
-                    !premise || from.is_some_and(|t1| place(t2) < place(t1))
-                })
+                (0..txns.len()).filter(|&t2| writes(t2, key) && Some(t2) != from && t2 != t3).all(
+                    |t2| {
+                        let premise = match level {
+                            Level::ReadCommitted => reads.iter().any(|&(n, earlier, _, f)| {
+                                n == t3 && earlier < at && f == Some(t2)
+                            }),
+                            Level::ReadAtomic => so(t2, t3) || wr(t2, t3),
+                            _ => past[t2][t3],
+                        };
+                        !premise || from.is_some_and(|t1| place(t2) < place(t1))
+                    },
+                )
             })
     })
 }
@@ -397,9 +407,13 @@ fn weak_levels_agree_with_the_axioms_on_all_orders_of_commits() {
                     steps[at].value = own.value.clone();
                     continue;
                 }
-                let mine: Vec<i64> = steps.iter().filter(|s| s.write).flat_map(|s| s.value.clone()).collect();
-                let from: Vec<i64> =
-                    written.iter().filter(|w| w.0 == key && !mine.contains(&w.1)).map(|w| w.1).collect();
+                let mine: Vec<i64> =
+                    steps.iter().filter(|s| s.write).flat_map(|s| s.value.clone()).collect();
+                let from: Vec<i64> = written
+                    .iter()
+                    .filter(|w| w.0 == key && !mine.contains(&w.1))
+                    .map(|w| w.1)
+                    .collect();
                 if !from.is_empty() && random.chance(85) {
                     steps[at].value = vec![*random.pick(&from)];
                 }
@@ -416,7 +430,9 @@ fn weak_levels_agree_with_the_axioms_on_all_orders_of_commits() {
         options.sessions_only = true;
         let analysis = RwRegister::new(options).check(&history, &Budget::default()).unwrap();
         let txns = parsed(&history);
-        for (n, level) in [Level::ReadCommitted, Level::ReadAtomic, Level::Causal].into_iter().enumerate() {
+        for (n, level) in
+            [Level::ReadCommitted, Level::ReadAtomic, Level::Causal].into_iter().enumerate()
+        {
             let expected = axioms(&txns, level);
             let found = holds(&analysis, level).unwrap();
             let text = history.to_edn();

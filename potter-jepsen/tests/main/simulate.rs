@@ -110,8 +110,8 @@ fn explore<M: Model>(model: &M, state: M::State, open: &mut Vec<(M::Op, u32, u32
     for n in 0..open.len() {
         let (op, begin, end) = open.remove(n);
         let allowed = open.iter().all(|(_, _, other_end)| *other_end > begin);
-        let found = allowed
-            && model.step(&state, &op).is_some_and(|after| explore(model, after, open));
+        let found =
+            allowed && model.step(&state, &op).is_some_and(|after| explore(model, after, open));
         open.insert(n, (op, begin, end));
         if found {
             return true;

@@ -116,7 +116,9 @@ fn nothing_proves_nothing() {
         for text in ["", "[]", "\n\n"] {
             assert!(check(model, text).is_unknown(), "{model} of an empty history");
         }
-        let history = load_str("{:process 0 :type :invoke :f :read :value nil}\n{:process 0 :type :fail :f :read :value nil}");
+        let history = load_str(
+            "{:process 0 :type :invoke :f :read :value nil}\n{:process 0 :type :fail :f :read :value nil}",
+        );
         let history = history.unwrap();
         let checker = Spec::parse(model).unwrap().checker(history.format).unwrap();
         if let Ok(analysis) = checker.check(&history.history, &Budget::default()) {
@@ -151,7 +153,8 @@ fn values_that_are_not_unique_are_no_anomaly() {
 #[test]
 fn crashed_operations_by_the_dozen_end_in_time() {
     let mut random = Random::new(64);
-    let mut events = vec![op(1000, EventKind::Invoke, "write", 0), op(1000, EventKind::Ok, "write", 0)];
+    let mut events =
+        vec![op(1000, EventKind::Invoke, "write", 0), op(1000, EventKind::Ok, "write", 0)];
     let mut pairs: Vec<(i64, i64)> =
         (0..10).flat_map(|a| (0..10).filter(move |&b| a != b).map(move |b| (a, b))).collect();
     for process in 0..64 {
@@ -179,7 +182,8 @@ fn a_check_can_be_cancelled() {
     budget.cancel_flag().store(true, std::sync::atomic::Ordering::Relaxed);
     let loaded = load_str(include_str!("data/register.edn")).unwrap();
     let checker = Spec::parse("register init=nil").unwrap().checker(loaded.format).unwrap();
-    let Verdict::Unknown { reason } = checker.check(&loaded.history, &budget).unwrap().verdict else {
+    let Verdict::Unknown { reason } = checker.check(&loaded.history, &budget).unwrap().verdict
+    else {
         panic!("a verdict in spite of the flag");
     };
     assert_eq!(reason.kind(), ReasonKind::Cancelled);

@@ -90,7 +90,8 @@ pub(super) fn decide<O>(problem: &Problem<O>, clusters: Vec<Cluster>) -> Outcome
                 points.push((other.stop(), true, zone.cluster));
             }
             Some(other) => {
-                let why = vec!["a value must have come and gone while another was there".to_owned()];
+                let why =
+                    vec!["a value must have come and gone while another was there".to_owned()];
                 let core = core(&[zone, other]);
                 return Outcome::Stuck(Stuck { at: zone.min_op, why, core, ..Stuck::default() });
             }
