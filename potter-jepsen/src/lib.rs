@@ -3,6 +3,25 @@
 //! A [`History`] is what clients observed. A [`Checker`] says whether a model explains it, within a
 //! [`Budget`] of time and memory: [`Verdict::Valid`] with a witness, [`Verdict::Invalid`] with a
 //! counterexample, or [`Verdict::Unknown`] with a reason.
+//!
+//! ```
+//! use potter_jepsen::txn::{Level, ListAppend, Options};
+//! use potter_jepsen::{Budget, Checker, load_str};
+//!
+//! # fn main() -> potter_jepsen::Result<()> {
+//! // Both read an empty list, and both appended: one of them did not see the other.
+//! let loaded = load_str(
+//!     "{:process 0 :type :invoke :f :txn :value [[:r 1 nil] [:append 1 7]]}
+//!      {:process 1 :type :invoke :f :txn :value [[:r 1 nil] [:append 1 8]]}
+//!      {:process 0 :type :ok     :f :txn :value [[:r 1 []] [:append 1 7]]}
+//!      {:process 1 :type :ok     :f :txn :value [[:r 1 []] [:append 1 8]]}",
+//! )?;
+//! let checker = ListAppend::new(Options::default().level(Level::SnapshotIsolation));
+//! let analysis = checker.check(&loaded.history, &Budget::default())?;
+//! assert_eq!(analysis.verdict.counterexample().unwrap().anomaly, "lost-update");
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod checkers;
 pub mod linear;
@@ -34,3 +53,7 @@ pub use verdict::{
 pub(crate) fn index(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
