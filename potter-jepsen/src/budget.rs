@@ -63,7 +63,7 @@ impl Meter {
     /// To be called at every step of a search; looks at the clock at every 256th.
     pub(crate) fn tick(&mut self) -> Result<(), Reason> {
         self.ticks = self.ticks.wrapping_add(1);
-        if self.ticks % 256 != 0 { Ok(()) } else { self.check() }
+        if self.ticks.is_multiple_of(256) { self.check() } else { Ok(()) }
     }
 
     /// Looks at the clock, the bytes and the flags now.

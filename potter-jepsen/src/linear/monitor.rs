@@ -45,7 +45,7 @@ pub(crate) fn decide<M: Model>(model: &M, problem: &Problem<M::Op>) -> Option<Ou
                     return None;
                 }
             }
-            Some(register::decide(problem, clusters))
+            Some(register::decide(problem, &clusters))
         }
         Role::Enqueue(_) | Role::Dequeue(_) => {
             let empty =

@@ -96,7 +96,7 @@ impl Reader {
             other if other.as_name() == Some("nemesis") => Process::NEMESIS.0,
             other => {
                 // Any other name is a client of its own, far from the numbered ones.
-                let next = (1 << 40) + self.processes.len() as i64;
+                let next = (1 << 40) + i64::from(crate::index(self.processes.len()));
                 *self.processes.entry(other).or_insert(next)
             }
         }

@@ -1,4 +1,4 @@
-//! Jepsen's log lines: `INFO  jepsen.util - 0	:invoke	:write	2`.
+//! Jepsen's log lines: `INFO  jepsen.util - 0 :invoke :write 2`, with tabs between.
 
 use std::io::BufRead;
 use std::sync::Arc;

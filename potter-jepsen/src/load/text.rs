@@ -92,7 +92,7 @@ pub(super) fn load_plume(input: impl BufRead) -> Result<History> {
             return Err(Error::at(ErrorKind::Syntax, n, message));
         };
         let (session, txn) = (numbers[2], numbers[3]);
-        let next = sessions.len() as i64;
+        let next = i64::from(crate::index(sessions.len()));
         let session = *sessions.entry(session).or_insert(next);
         let op = micro(f, numbers[0], numbers[1]);
         if txn == -1 {

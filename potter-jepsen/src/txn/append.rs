@@ -126,6 +126,9 @@ impl std::fmt::Display for Short<'_> {
     }
 }
 
+/// A key, what a transaction saw of it, and what it appended since.
+type Known<'h> = (u32, Option<&'h [Value]>, Vec<&'h Value>);
+
 /// By key, who saw how much of the trunk: (length, transaction).
 type Seen = Vec<Vec<(u32, u32)>>;
 
@@ -136,7 +139,7 @@ fn read_all<'h>(facts: &mut Facts<'h>, appends: &Appends<'h>, trunks: &[&'h [Val
             continue;
         }
         // What this transaction knows of a key: what it saw, and what it appended since.
-        let mut known: Vec<(u32, Option<&'h [Value]>, Vec<&'h Value>)> = Vec::new();
+        let mut known: Vec<Known<'h>> = Vec::new();
         let micros = facts.txns.micros(n).to_vec();
         for micro in micros {
             let place = match known.iter().position(|(key, ..)| *key == micro.key) {

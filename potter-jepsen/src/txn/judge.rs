@@ -310,7 +310,7 @@ impl Judge<'_, '_> {
             let weaker =
                 found.anomaly.ends_with("-realtime") || found.anomaly.ends_with("-process");
             let known = |known: &Counterexample| known.anomaly == found.anomaly;
-            if !all.iter().any(known) && !(weaker && !seen.is_empty()) {
+            if !all.iter().any(known) && (!weaker || seen.is_empty()) {
                 all.push(found.clone());
             }
         }

@@ -340,9 +340,9 @@ fn axioms(txns: &[Txn], level: Level) -> bool {
         reads.iter().any(|&(n, _, _, from)| n == b && from == Some(a) && a != b)
     };
     let mut past = vec![vec![false; txns.len()]; txns.len()];
-    for a in 0..txns.len() {
-        for b in 0..txns.len() {
-            past[a][b] = so(a, b) || wr(a, b);
+    for (a, row) in past.iter_mut().enumerate() {
+        for (b, before) in row.iter_mut().enumerate() {
+            *before = so(a, b) || wr(a, b);
         }
     }
     for k in 0..txns.len() {

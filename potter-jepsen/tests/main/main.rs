@@ -6,6 +6,7 @@
 
 mod brute_linear;
 mod brute_txn;
+mod mutations;
 mod random;
 mod simulate;
 mod traps;

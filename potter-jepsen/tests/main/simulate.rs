@@ -100,10 +100,10 @@ pub(crate) fn brute_force<M: Model>(model: &M, history: &History) -> bool {
             open.push((prepared, op.invoke, end));
         }
     }
-    explore(model, model.initial(None), &mut open)
+    explore(model, &model.initial(None), &mut open)
 }
 
-fn explore<M: Model>(model: &M, state: M::State, open: &mut Vec<(M::Op, u32, u32)>) -> bool {
+fn explore<M: Model>(model: &M, state: &M::State, open: &mut Vec<(M::Op, u32, u32)>) -> bool {
     if open.iter().all(|(_, _, end)| *end == u32::MAX) {
         return true;
     }
@@ -111,7 +111,7 @@ fn explore<M: Model>(model: &M, state: M::State, open: &mut Vec<(M::Op, u32, u32
         let (op, begin, end) = open.remove(n);
         let allowed = open.iter().all(|(_, _, other_end)| *other_end > begin);
         let found =
-            allowed && model.step(&state, &op).is_some_and(|after| explore(model, after, open));
+            allowed && model.step(state, &op).is_some_and(|after| explore(model, &after, open));
         open.insert(n, (op, begin, end));
         if found {
             return true;

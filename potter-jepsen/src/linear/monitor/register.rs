@@ -36,7 +36,7 @@ impl Zone {
     }
 }
 
-pub(super) fn decide<O>(problem: &Problem<O>, clusters: Vec<Cluster>) -> Outcome {
+pub(super) fn decide<O>(problem: &Problem<O>, clusters: &[Cluster]) -> Outcome {
     let ops = &problem.ops;
     let mut zones = Vec::with_capacity(clusters.len());
     for (place, cluster) in clusters.iter().enumerate() {
@@ -98,7 +98,7 @@ pub(super) fn decide<O>(problem: &Problem<O>, clusters: Vec<Cluster>) -> Outcome
         }
     }
     points.sort_unstable();
-    Outcome::Order(order(problem, &clusters, &points))
+    Outcome::Order(order(problem, clusters, &points))
 }
 
 /// A read of a value that nobody wrote, or that nobody had begun to write.
