@@ -38,7 +38,11 @@ impl Format {
     pub fn detect(text: &str) -> Option<Self> {
         for line in text.lines() {
             let line = line.trim_start_matches('\u{FEFF}').trim();
-            if line.is_empty() || line.starts_with(';') || line.starts_with("//") {
+            if line.is_empty()
+                || line.starts_with(';')
+                || line.starts_with("//")
+                || line.starts_with("# ")
+            {
                 continue;
             }
             if text::is_plume(line) {
