@@ -1,0 +1,578 @@
+//! The models that come with the crate.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::model::{Call, Model, Partition, Role};
+use crate::history::Outcome;
+use crate::value::Value;
+
+/// What a failed compare-and-set says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum FailedCas {
+    /// Only that it did not happen: Jepsen's and Knossos' convention, always sound.
+    #[default]
+    DidNotHappen,
+    /// That the register did not hold the expected value: etcd answers so.
+    Mismatch,
+}
+
+fn pair<'v>(call: &Call<'v>) -> Result<(&'v Value, &'v Value), String> {
+    match call.input.as_items() {
+        Some([from, to]) => Ok((from, to)),
+        _ => Err(format!("{} needs a value [expected new], not {}", call.f, call.input)),
+    }
+}
+
+fn unknown<T>(model: &str, call: &Call<'_>) -> Result<T, String> {
+    Err(format!("the model {model} has no operation {}", call.f))
+}
+
+/// A register with `read`, `write` and `cas` (value `[expected new]`).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Register {
+    /// The value before everything.
+    pub initial: Value,
+    /// What a failed `cas` says.
+    pub failed_cas: FailedCas,
+    /// A read that returned `nil` says nothing. Set by default if the initial value is not `nil`:
+    /// nobody could have read it then.
+    pub nil_is_unknown: bool,
+}
+
+impl Register {
+    /// A register that holds `initial` at first.
+    pub fn new(initial: Value) -> Self {
+        let nil_is_unknown = !initial.is_nil();
+        Self { initial, failed_cas: FailedCas::DidNotHappen, nil_is_unknown }
+    }
+
+    /// The same with a failed `cas` read as `says`.
+    #[must_use]
+    pub fn failed_cas(mut self, says: FailedCas) -> Self {
+        self.failed_cas = says;
+        self
+    }
+}
+
+/// An operation on a register.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RegisterOp {
+    Read(Value),
+    Write(Value),
+    Cas(Value, Value),
+    Mismatch(Value),
+}
+
+impl Model for Register {
+    type State = Value;
+    type Op = RegisterOp;
+
+    fn name(&self) -> String {
+        format!("cas-register init={}", self.initial)
+    }
+
+    fn initial(&self, _: Option<&Value>) -> Value {
+        self.initial.clone()
+    }
+
+    fn prepare(&self, call: &Call<'_>) -> Result<Option<RegisterOp>, String> {
+        let failed = call.outcome == Outcome::Fail;
+        Ok(match call.f {
+            "read" | "r" | "get" => match call.outcome {
+                Outcome::Ok if !(call.output.is_nil() && self.nil_is_unknown) => {
+                    Some(RegisterOp::Read(call.output.clone()))
+                }
+                _ => None,
+            },
+            "write" | "w" | "put" => (!failed).then(|| RegisterOp::Write(call.input.clone())),
+            "cas" | "compare-and-set" => {
+                let (from, to) = pair(call)?;
+                let mismatch = self.failed_cas == FailedCas::Mismatch && !call.has_error;
+                match failed {
+                    false => Some(RegisterOp::Cas(from.clone(), to.clone())),
+                    true if mismatch => Some(RegisterOp::Mismatch(from.clone())),
+                    true => None,
+                }
+            }
+            _ => return unknown("register", call),
+        })
+    }
+
+    fn step(&self, state: &Value, op: &RegisterOp) -> Option<Value> {
+        match op {
+            RegisterOp::Read(seen) => (seen == state).then(|| state.clone()),
+            RegisterOp::Write(value) => Some(value.clone()),
+            RegisterOp::Cas(from, to) => (from == state).then(|| to.clone()),
+            RegisterOp::Mismatch(from) => (from != state).then(|| state.clone()),
+        }
+    }
+
+    fn reads_only(&self, op: &RegisterOp) -> bool {
+        matches!(op, RegisterOp::Read(_) | RegisterOp::Mismatch(_))
+    }
+
+    fn role(&self, op: &RegisterOp) -> Role {
+        match op {
+            RegisterOp::Read(seen) => Role::Read(seen.clone()),
+            RegisterOp::Write(value) => Role::Write(value.clone()),
+            _ => Role::Other,
+        }
+    }
+}
+
+/// Strings under keys with `get`, `put` and `append`; absent is `""`.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct KeyValue {}
+
+/// An operation on a key.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum KeyValueOp {
+    Get(Box<str>),
+    Put(Box<str>),
+    Append(Box<str>),
+}
+
+fn text(value: &Value) -> Box<str> {
+    match value {
+        Value::Nil => "".into(),
+        Value::Str(text) => text.clone(),
+        other => other.to_string().into(),
+    }
+}
+
+impl Model for KeyValue {
+    type State = Box<str>;
+    type Op = KeyValueOp;
+
+    fn name(&self) -> String {
+        "kv get/put/append".into()
+    }
+
+    fn initial(&self, _: Option<&Value>) -> Box<str> {
+        "".into()
+    }
+
+    fn prepare(&self, call: &Call<'_>) -> Result<Option<KeyValueOp>, String> {
+        let failed = call.outcome == Outcome::Fail;
+        Ok(match call.f {
+            "get" | "read" => {
+                (call.outcome == Outcome::Ok).then(|| KeyValueOp::Get(text(call.output)))
+            }
+            "put" | "write" => (!failed).then(|| KeyValueOp::Put(text(call.input))),
+            "append" => (!failed).then(|| KeyValueOp::Append(text(call.input))),
+            _ => return unknown("kv", call),
+        })
+    }
+
+    fn step(&self, state: &Box<str>, op: &KeyValueOp) -> Option<Box<str>> {
+        match op {
+            KeyValueOp::Get(seen) => (seen == state).then(|| state.clone()),
+            KeyValueOp::Put(value) => Some(value.clone()),
+            KeyValueOp::Append(value) => Some([&**state, &**value].concat().into()),
+        }
+    }
+
+    fn reads_only(&self, op: &KeyValueOp) -> bool {
+        matches!(op, KeyValueOp::Get(_))
+    }
+
+    fn state_bytes(&self, state: &Box<str>) -> usize {
+        state.len() + 16
+    }
+}
+
+/// Several registers that one operation may touch together: `read` and `write` with a map
+/// `{key value}`, `txn` with `[[:r key value] [:w key value]]`.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct MultiRegister {
+    /// The value of every register before everything.
+    pub initial: Value,
+}
+
+impl MultiRegister {
+    /// Registers that all hold `initial` at first.
+    pub fn new(initial: Value) -> Self {
+        Self { initial }
+    }
+}
+
+/// (write?, key, value) in order; a `None` was read without a known result.
+type MultiOp = Vec<(bool, Value, Option<Value>)>;
+
+impl Model for MultiRegister {
+    type State = BTreeMap<Value, Value>;
+    type Op = MultiOp;
+
+    fn name(&self) -> String {
+        "multi-register".into()
+    }
+
+    fn initial(&self, _: Option<&Value>) -> Self::State {
+        BTreeMap::new()
+    }
+
+    fn prepare(&self, call: &Call<'_>) -> Result<Option<MultiOp>, String> {
+        let ok = call.outcome == Outcome::Ok;
+        if call.outcome == Outcome::Fail {
+            return Ok(None);
+        }
+        let source = if ok && !call.output.is_nil() { call.output } else { call.input };
+        let mut op = Vec::new();
+        match (source, call.f) {
+            (Value::Map(entries), f) => {
+                let write = matches!(f, "write" | "w");
+                for (key, value) in entries {
+                    let value = (write || ok).then(|| value.clone());
+                    op.push((write, key.clone(), value));
+                }
+            }
+            (other, f) => {
+                let micros = other.as_items().ok_or_else(|| format!("{f} needs [[:r k v] …]"))?;
+                for micro in micros {
+                    let Some([kind, key, value]) = micro.as_items() else {
+                        return Err(format!("{micro} is not [:r key value] or [:w key value]"));
+                    };
+                    let write = match kind.as_name() {
+                        Some("r" | "read") => false,
+                        Some("w" | "write") => true,
+                        _ => return Err(format!("{kind} is neither :r nor :w")),
+                    };
+                    op.push((write, key.clone(), (write || ok).then(|| value.clone())));
+                }
+            }
+        }
+        op.retain(|(write, _, value)| *write || value.is_some());
+        Ok((!op.is_empty()).then_some(op))
+    }
+
+    fn step(&self, state: &Self::State, op: &MultiOp) -> Option<Self::State> {
+        let mut after = state.clone();
+        for (write, key, value) in op {
+            let Some(value) = value else { continue };
+            if *write {
+                after.insert(key.clone(), value.clone());
+            } else if after.get(key).unwrap_or(&self.initial) != value {
+                return None;
+            }
+        }
+        Some(after)
+    }
+
+    fn reads_only(&self, op: &MultiOp) -> bool {
+        op.iter().all(|(write, ..)| !write)
+    }
+
+    fn partition(&self, _: &Call<'_>) -> Partition {
+        Partition::Whole
+    }
+
+    fn state_bytes(&self, state: &Self::State) -> usize {
+        state.len() * 64 + 24
+    }
+}
+
+/// A lock with `acquire` and `release`.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Mutex {}
+
+impl Model for Mutex {
+    type State = bool;
+    type Op = bool;
+
+    fn name(&self) -> String {
+        "mutex".into()
+    }
+
+    fn initial(&self, _: Option<&Value>) -> bool {
+        false
+    }
+
+    fn prepare(&self, call: &Call<'_>) -> Result<Option<bool>, String> {
+        let failed = call.outcome == Outcome::Fail;
+        Ok(match call.f {
+            "acquire" | "lock" => (!failed).then_some(true),
+            "release" | "unlock" => (!failed).then_some(false),
+            _ => return unknown("mutex", call),
+        })
+    }
+
+    fn step(&self, held: &bool, acquire: &bool) -> Option<bool> {
+        (held != acquire).then_some(*acquire)
+    }
+}
+
+/// A set of elements with `add`, `remove` and `contains` (value `[element bool]`, or a completion
+/// of `true` or `false`), and `read` of all elements.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct SetModel {}
+
+/// An operation on a set.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SetOp {
+    Add(Value),
+    Remove(Value),
+    Contains(Value, bool),
+    Read(BTreeSet<Value>),
+}
+
+impl Model for SetModel {
+    type State = BTreeSet<Value>;
+    type Op = SetOp;
+
+    fn name(&self) -> String {
+        "set".into()
+    }
+
+    fn initial(&self, _: Option<&Value>) -> Self::State {
+        BTreeSet::new()
+    }
+
+    fn prepare(&self, call: &Call<'_>) -> Result<Option<SetOp>, String> {
+        let (failed, ok) = (call.outcome == Outcome::Fail, call.outcome == Outcome::Ok);
+        Ok(match call.f {
+            "add" | "insert" => (!failed).then(|| SetOp::Add(call.input.clone())),
+            "remove" | "delete" => (!failed).then(|| SetOp::Remove(call.input.clone())),
+            "contains" if ok => match (call.output, call.output.as_items()) {
+                (Value::Bool(found), _) => Some(SetOp::Contains(call.input.clone(), *found)),
+                (_, Some([element, Value::Bool(found)])) => {
+                    Some(SetOp::Contains(element.clone(), *found))
+                }
+                _ => return Err(format!("contains returned {}", call.output)),
+            },
+            "read" if ok => {
+                let items = call.output.as_items();
+                let items = items.ok_or_else(|| format!("{} is no set", call.output))?;
+                Some(SetOp::Read(items.iter().cloned().collect()))
+            }
+            "contains" | "read" => None,
+            _ => return unknown("set", call),
+        })
+    }
+
+    fn step(&self, state: &Self::State, op: &SetOp) -> Option<Self::State> {
+        match op {
+            SetOp::Add(element) => {
+                let mut after = state.clone();
+                after.insert(element.clone());
+                Some(after)
+            }
+            SetOp::Remove(element) => {
+                let mut after = state.clone();
+                after.remove(element);
+                Some(after)
+            }
+            SetOp::Contains(element, found) => {
+                (state.contains(element) == *found).then(|| state.clone())
+            }
+            SetOp::Read(all) => (all == state).then(|| state.clone()),
+        }
+    }
+
+    fn reads_only(&self, op: &SetOp) -> bool {
+        matches!(op, SetOp::Contains(..) | SetOp::Read(_))
+    }
+
+    /// Each element is an object of its own, unless the whole set is read.
+    fn partition(&self, call: &Call<'_>) -> Partition {
+        match (call.f, call.output.as_items()) {
+            ("read", _) => Partition::Whole,
+            ("contains", Some([element, _])) => Partition::Key(element.clone()),
+            _ => Partition::Key(call.input.clone()),
+        }
+    }
+
+    fn state_bytes(&self, state: &Self::State) -> usize {
+        state.len() * 40 + 24
+    }
+}
+
+/// A queue or stack operation.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BagOp {
+    Put(Value),
+    Take(Option<Value>),
+    TakeAny,
+}
+
+fn bag(model: &str, call: &Call<'_>) -> Result<Option<BagOp>, String> {
+    Ok(match call.f {
+        "enqueue" | "enq" | "push" | "put" => {
+            (call.outcome != Outcome::Fail).then(|| BagOp::Put(call.input.clone()))
+        }
+        "dequeue" | "deq" | "pop" | "take" => match call.outcome {
+            Outcome::Ok if call.output.is_nil() => Some(BagOp::Take(None)),
+            Outcome::Ok => Some(BagOp::Take(Some(call.output.clone()))),
+            Outcome::Info => Some(BagOp::TakeAny),
+            Outcome::Fail => None,
+        },
+        _ => return unknown(model, call),
+    })
+}
+
+/// A first-in-first-out queue with `enqueue` and `dequeue`; `nil` is dequeued from an empty one.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Fifo {}
+
+impl Model for Fifo {
+    type State = VecDeque<Value>;
+    type Op = BagOp;
+
+    fn name(&self) -> String {
+        "queue".into()
+    }
+
+    fn initial(&self, _: Option<&Value>) -> Self::State {
+        VecDeque::new()
+    }
+
+    fn prepare(&self, call: &Call<'_>) -> Result<Option<BagOp>, String> {
+        bag("queue", call)
+    }
+
+    fn step(&self, state: &Self::State, op: &BagOp) -> Option<Self::State> {
+        let mut after = state.clone();
+        self.apply(&mut after, op).then_some(after)
+    }
+
+    fn apply(&self, state: &mut Self::State, op: &BagOp) -> bool {
+        match op {
+            BagOp::Put(value) => state.push_back(value.clone()),
+            BagOp::Take(seen) => return state.pop_front() == *seen,
+            BagOp::TakeAny => _ = state.pop_front(),
+        }
+        true
+    }
+
+    fn reads_only(&self, op: &BagOp) -> bool {
+        matches!(op, BagOp::Take(None))
+    }
+
+    fn role(&self, op: &BagOp) -> Role {
+        match op {
+            BagOp::Put(value) => Role::Enqueue(value.clone()),
+            BagOp::Take(seen) => Role::Dequeue(seen.clone()),
+            BagOp::TakeAny => Role::Other,
+        }
+    }
+
+    fn state_bytes(&self, state: &Self::State) -> usize {
+        state.len() * 24 + 32
+    }
+}
+
+/// A stack with `push` and `pop`; `nil` is popped from an empty one.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Stack {}
+
+impl Model for Stack {
+    type State = Vec<Value>;
+    type Op = BagOp;
+
+    fn name(&self) -> String {
+        "stack".into()
+    }
+
+    fn initial(&self, _: Option<&Value>) -> Self::State {
+        Vec::new()
+    }
+
+    fn prepare(&self, call: &Call<'_>) -> Result<Option<BagOp>, String> {
+        bag("stack", call)
+    }
+
+    fn step(&self, state: &Self::State, op: &BagOp) -> Option<Self::State> {
+        let mut after = state.clone();
+        self.apply(&mut after, op).then_some(after)
+    }
+
+    fn apply(&self, state: &mut Self::State, op: &BagOp) -> bool {
+        match op {
+            BagOp::Put(value) => state.push(value.clone()),
+            BagOp::Take(seen) => return state.pop() == *seen,
+            BagOp::TakeAny => _ = state.pop(),
+        }
+        true
+    }
+
+    fn reads_only(&self, op: &BagOp) -> bool {
+        matches!(op, BagOp::Take(None))
+    }
+
+    fn role(&self, op: &BagOp) -> Role {
+        match op {
+            BagOp::Put(value) => Role::Push(value.clone()),
+            BagOp::Take(seen) => Role::Pop(seen.clone()),
+            BagOp::TakeAny => Role::Other,
+        }
+    }
+
+    fn state_bytes(&self, state: &Self::State) -> usize {
+        state.len() * 24 + 32
+    }
+}
+
+/// A counter with `add` (value: by how much) and `read`; for counters that are read while others
+/// add without an order, [`crate::checkers::Counter`] is the fast checker.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Counter {}
+
+/// An operation on a counter.
+#[doc(hidden)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CounterOp {
+    Add(i64),
+    Read(i64),
+}
+
+impl Model for Counter {
+    type State = i64;
+    type Op = CounterOp;
+
+    fn name(&self) -> String {
+        "counter".into()
+    }
+
+    fn initial(&self, _: Option<&Value>) -> i64 {
+        0
+    }
+
+    fn prepare(&self, call: &Call<'_>) -> Result<Option<CounterOp>, String> {
+        let number = |value: &Value| value.as_int().ok_or_else(|| format!("{value} is no number"));
+        let sign = if matches!(call.f, "decr" | "subtract") { -1 } else { 1 };
+        Ok(match call.f {
+            "add" | "incr" | "increment" | "decr" | "subtract" => match call.outcome {
+                Outcome::Fail => None,
+                _ if call.input.is_nil() => Some(CounterOp::Add(sign)),
+                _ => Some(CounterOp::Add(sign.saturating_mul(number(call.input)?))),
+            },
+            "read" => match call.outcome {
+                Outcome::Ok if !call.output.is_nil() => Some(CounterOp::Read(number(call.output)?)),
+                _ => None,
+            },
+            _ => return unknown("counter", call),
+        })
+    }
+
+    fn step(&self, state: &i64, op: &CounterOp) -> Option<i64> {
+        match op {
+            CounterOp::Add(by) => state.checked_add(*by),
+            CounterOp::Read(seen) => (seen == state).then_some(*state),
+        }
+    }
+
+    fn reads_only(&self, op: &CounterOp) -> bool {
+        matches!(op, CounterOp::Read(_))
+    }
+}

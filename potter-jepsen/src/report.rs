@@ -1,0 +1,215 @@
+//! What was found, for people and for programs.
+//!
+//! None of the reports grows with the history: the HTML file of ten million operations is as large
+//! as that of ten thousand.
+
+mod html;
+mod plot;
+mod timeline;
+
+use std::fmt::Write as _;
+
+use crate::history::{EventKind, History, Outcome, Process};
+use crate::value::json_string;
+use crate::verdict::{Analysis, Counterexample, Verdict, Witness};
+
+pub use html::html;
+
+/// The numbers of a history that every report begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// All operations of clients.
+    pub operations: usize,
+    /// Those that succeeded.
+    pub ok: usize,
+    /// Those that certainly did not happen.
+    pub fail: usize,
+    /// Those whose outcome is not known.
+    pub info: usize,
+}
+
+impl Counts {
+    /// Counts the operations of `history`.
+    pub fn of(history: &History) -> Self {
+        let mut counts = Self::default();
+        for operation in history.operations() {
+            counts.operations += 1;
+            match operation.outcome {
+                Outcome::Ok => counts.ok += 1,
+                Outcome::Fail => counts.fail += 1,
+                Outcome::Info => counts.info += 1,
+            }
+        }
+        counts
+    }
+}
+
+/// A time in which a fault was in effect: (name, first event, last event).
+pub(crate) fn faults(history: &History) -> Vec<(String, usize, usize)> {
+    let mut windows: Vec<(String, usize, usize)> = Vec::new();
+    let mut open: Vec<usize> = Vec::new();
+    let last = history.events().len().saturating_sub(1);
+    for (at, event) in history.events().iter().enumerate() {
+        if event.process != Process::NEMESIS || event.kind == EventKind::Invoke {
+            continue;
+        }
+        let heals = ["stop", "heal", "resume", "reset", "restart", "recover"];
+        if heals.iter().any(|word| event.f.contains(word)) {
+            if let Some(n) = open.pop() {
+                windows[n].2 = at;
+            }
+        } else if windows.len() < 500 {
+            open.push(windows.len());
+            windows.push((event.f.to_string(), at, last));
+        }
+    }
+    windows
+}
+
+fn one_line(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Valid { witness } => match witness {
+            Witness::Linearization(orders) => {
+                let count: usize = orders.iter().map(Vec::len).sum();
+                format!(
+                    "an order of {count} operations on {} keys was found and replayed",
+                    orders.len()
+                )
+            }
+            Witness::SerialOrder(order) => {
+                format!("a serial order of {} transactions was found and replayed", order.len())
+            }
+            Witness::Checked(text) => text.clone(),
+        },
+        Verdict::Invalid { counterexample } => {
+            format!("{}: {}", counterexample.anomaly, counterexample.message)
+        }
+        Verdict::Unknown { reason } => reason.to_string(),
+    }
+}
+
+/// The report as text for a terminal.
+pub fn text(history: &History, analysis: &Analysis) -> String {
+    let counts = Counts::of(history);
+    let mut out = String::new();
+    _ = writeln!(out, "{}: {}", analysis.model, analysis.verdict.name().to_uppercase());
+    _ = writeln!(out, "  {}", one_line(&analysis.verdict));
+    _ = writeln!(
+        out,
+        "  {} operations: {} ok, {} failed, {} unknown",
+        counts.operations, counts.ok, counts.fail, counts.info
+    );
+    if !analysis.levels.is_empty() {
+        out.push_str("\nlevels\n");
+        for (level, verdict) in &analysis.levels {
+            let why = match verdict {
+                Verdict::Invalid { counterexample } => format!("  {}", counterexample.anomaly),
+                Verdict::Unknown { reason } => format!("  {reason}"),
+                Verdict::Valid { .. } => String::new(),
+            };
+            _ = writeln!(out, "  {:<28} {:<8}{why}", level.name(), verdict.name());
+        }
+    }
+    for found in &analysis.anomalies {
+        _ = writeln!(out, "\n{}", found.anomaly);
+        write_anomaly(&mut out, history, found);
+    }
+    if !analysis.notes.is_empty() {
+        out.push_str("\nnotes\n");
+        for note in &analysis.notes {
+            _ = writeln!(out, "  {note}");
+        }
+    }
+    out
+}
+
+fn write_anomaly(out: &mut String, history: &History, found: &Counterexample) {
+    _ = writeln!(out, "  {}", found.message);
+    if let Some(key) = &found.key {
+        _ = writeln!(out, "  key {key}");
+    }
+    for edge in &found.cycle {
+        _ = writeln!(out, "  {}", history.describe(edge.from as usize));
+        _ = writeln!(out, "    before op {} ({}): {}", edge.to, edge.relation, edge.why);
+    }
+    if found.cycle.is_empty() {
+        for &id in found.operations.iter().take(20) {
+            _ = writeln!(out, "  {}", history.describe(id as usize));
+        }
+        if found.operations.len() > 20 {
+            _ = writeln!(out, "  and {} more", found.operations.len() - 20);
+        }
+    }
+    for detail in &found.details {
+        _ = writeln!(out, "  {detail}");
+    }
+}
+
+/// The report as one JSON object.
+pub fn json(history: &History, analysis: &Analysis) -> String {
+    let counts = Counts::of(history);
+    let mut out = String::from("{\"model\":");
+    json_string(&mut out, &analysis.model);
+    _ = write!(out, ",\"verdict\":\"{}\",\"why\":", analysis.verdict.name());
+    json_string(&mut out, &one_line(&analysis.verdict));
+    _ = write!(
+        out,
+        ",\"counts\":{{\"operations\":{},\"ok\":{},\"fail\":{},\"info\":{}}},\"levels\":{{",
+        counts.operations, counts.ok, counts.fail, counts.info
+    );
+    for (n, (level, verdict)) in analysis.levels.iter().enumerate() {
+        let comma = if n > 0 { "," } else { "" };
+        _ = write!(out, "{comma}\"{}\":\"{}\"", level.name(), verdict.name());
+    }
+    out.push_str("},\"anomalies\":[");
+    for (n, found) in analysis.anomalies.iter().enumerate() {
+        if n > 0 {
+            out.push(',');
+        }
+        anomaly_json(&mut out, history, found);
+    }
+    out.push_str("],\"notes\":");
+    strings(&mut out, &analysis.notes);
+    out.push('}');
+    out
+}
+
+fn strings(out: &mut String, items: &[String]) {
+    out.push('[');
+    for (n, item) in items.iter().enumerate() {
+        if n > 0 {
+            out.push(',');
+        }
+        json_string(out, item);
+    }
+    out.push(']');
+}
+
+fn anomaly_json(out: &mut String, history: &History, found: &Counterexample) {
+    out.push_str("{\"anomaly\":");
+    json_string(out, &found.anomaly);
+    out.push_str(",\"message\":");
+    json_string(out, &found.message);
+    out.push_str(",\"operations\":[");
+    for (n, &id) in found.operations.iter().take(1000).enumerate() {
+        let comma = if n > 0 { "," } else { "" };
+        _ = write!(out, "{comma}{{\"id\":{id},\"text\":");
+        json_string(out, &history.describe(id as usize));
+        out.push('}');
+    }
+    out.push_str("],\"cycle\":[");
+    for (n, edge) in found.cycle.iter().enumerate() {
+        let comma = if n > 0 { "," } else { "" };
+        let (from, to, relation) = (edge.from, edge.to, edge.relation);
+        _ = write!(
+            out,
+            "{comma}{{\"from\":{from},\"to\":{to},\"relation\":\"{relation}\",\"why\":"
+        );
+        json_string(out, &edge.why);
+        out.push('}');
+    }
+    out.push_str("],\"details\":");
+    strings(out, &found.details);
+    out.push('}');
+}

@@ -1,0 +1,240 @@
+//! Every linearizability algorithm against all orders of small histories.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use potter_jepsen::linear::{
+    Algorithm, Counter, FailedCas, Fifo, KeyValue, Linearizability, Model, MultiRegister, Mutex,
+    Register, SetModel, Stack,
+};
+use potter_jepsen::{Budget, Checker, Value};
+
+use crate::random::{Random, cases};
+use crate::simulate::{Answer, Ask, brute_force, history, mutated};
+
+fn agree<M: Model + Clone, S: Default>(
+    model: &M,
+    seed: u64,
+    ask: Ask,
+    answer: Answer<S>,
+    other: &[Value],
+) {
+    let (mut valid, mut invalid) = (0, 0);
+    for case in 0..cases() {
+        let mut random = Random::new(seed << 32 | case);
+        let ops = 1 + random.below(8);
+        let clients = 1 + random.below(4);
+        let crashes = *random.pick(&[0, 10, 30]);
+        let mut history = history(&mut random, ops, clients, crashes, ask, answer);
+        for _ in 0..random.below(3) {
+            history = mutated(&history, &mut random, other);
+        }
+        let expected = brute_force(model, &history);
+        for algorithm in [Algorithm::Auto, Algorithm::JustInTime, Algorithm::WingGong] {
+            let checker = Linearizability::new(model.clone()).with_algorithm(algorithm);
+            let verdict = checker.check(&history, &Budget::default()).unwrap().verdict;
+            if verdict.is_unknown() {
+                let none =
+                    history.operations().iter().all(|op| op.outcome != potter_jepsen::Outcome::Ok);
+                assert!(none, "case {case}: {verdict:?}\n{}", history.to_edn());
+                continue;
+            }
+            assert_eq!(
+                verdict.is_valid(),
+                expected,
+                "case {case}, {algorithm:?}: {verdict:#?}\n{}",
+                history.to_edn()
+            );
+        }
+        if expected { valid += 1 } else { invalid += 1 }
+    }
+    assert!(valid * 20 > cases() && invalid * 20 > cases(), "{valid} valid, {invalid} invalid");
+}
+
+fn ints(to: i64) -> Vec<Value> {
+    (0..to).map(Value::Int).chain([Value::Nil]).collect()
+}
+
+fn register(state: &mut Value, f: &str, input: &Value) -> Option<Value> {
+    match (f, input) {
+        ("write", value) => {
+            *state = value.clone();
+            Some(value.clone())
+        }
+        ("cas", Value::List(pair)) => {
+            (*state == pair[0]).then(|| *state = pair[1].clone()).map(|()| input.clone())
+        }
+        _ => Some(state.clone()),
+    }
+}
+
+#[test]
+fn cas_registers_agree_with_all_orders() {
+    let ask: Ask = |random, _| {
+        let mut value = || Value::Int(random.below(3) as i64);
+        let (a, b) = (value(), value());
+        match random.below(3) {
+            0 => ("write", a),
+            1 => ("cas", Value::List(vec![a, b])),
+            _ => ("read", Value::Nil),
+        }
+    };
+    agree(&Register::new(Value::Nil), 1, ask, register, &ints(3));
+    let mismatch = Register::new(Value::Nil).failed_cas(FailedCas::Mismatch);
+    agree(&mismatch, 2, ask, register, &ints(3));
+}
+
+#[test]
+fn registers_with_different_writes_agree_with_all_orders() {
+    let ask: Ask = |random, n| match random.below(2) {
+        0 => ("write", Value::Int(n as i64)),
+        _ => ("read", Value::Nil),
+    };
+    agree(&Register::new(Value::Nil), 3, ask, register, &ints(6));
+}
+
+#[test]
+fn key_values_agree_with_all_orders() {
+    let ask: Ask = |random, _| {
+        let text = Value::from(*random.pick(&["a", "b"]));
+        match random.below(5) {
+            0 => ("put", text),
+            1 | 2 => ("append", text),
+            _ => ("get", Value::Nil),
+        }
+    };
+    let answer: Answer<String> = |state, f, input| {
+        match f {
+            "put" => *state = input.as_name()?.to_owned(),
+            "append" => state.push_str(input.as_name()?),
+            _ => return Some(Value::from(state.as_str())),
+        }
+        Some(input.clone())
+    };
+    let other: Vec<Value> = ["", "a", "ab", "ba", "b", "aa"].map(Value::from).to_vec();
+    agree(&KeyValue::default(), 4, ask, answer, &other);
+}
+
+#[test]
+fn mutexes_agree_with_all_orders() {
+    let ask: Ask = |random, _| match random.below(2) {
+        0 => ("acquire", Value::Nil),
+        _ => ("release", Value::Nil),
+    };
+    // A lock that sometimes does not look.
+    let answer: Answer<(bool, u32)> = |state, f, _| {
+        state.1 += 1;
+        let wants = f == "acquire";
+        if state.0 == wants && state.1 % 3 != 0 {
+            return None;
+        }
+        state.0 = wants;
+        Some(Value::Nil)
+    };
+    agree(&Mutex::default(), 5, ask, answer, &[Value::Nil]);
+}
+
+fn set(state: &mut BTreeSet<Value>, f: &str, input: &Value) -> Option<Value> {
+    match f {
+        "add" => _ = state.insert(input.clone()),
+        "remove" => _ = state.remove(input),
+        "read" => return Some(Value::Set(state.iter().cloned().collect())),
+        _ => return Some(Value::Bool(state.contains(input))),
+    }
+    Some(input.clone())
+}
+
+#[test]
+fn sets_agree_with_all_orders() {
+    let contains: Ask = |random, _| {
+        let element = Value::Int(random.below(2) as i64);
+        (*random.pick(&["add", "remove", "contains", "contains"]), element)
+    };
+    agree(&SetModel::default(), 6, contains, set, &[Value::Bool(true), Value::Bool(false)]);
+    let reads: Ask = |random, _| {
+        let element = Value::Int(random.below(2) as i64);
+        (*random.pick(&["add", "remove", "read", "read"]), element)
+    };
+    let of = |items: &[i64]| Value::Set(items.iter().copied().map(Value::Int).collect());
+    agree(&SetModel::default(), 7, reads, set, &[of(&[]), of(&[0]), of(&[1]), of(&[0, 1])]);
+}
+
+fn queue(state: &mut VecDeque<Value>, f: &str, input: &Value) -> Option<Value> {
+    match f {
+        "enqueue" => state.push_back(input.clone()),
+        _ => return Some(state.pop_front().unwrap_or_default()),
+    }
+    Some(input.clone())
+}
+
+fn stack(state: &mut VecDeque<Value>, f: &str, input: &Value) -> Option<Value> {
+    match f {
+        "enqueue" => state.push_back(input.clone()),
+        _ => return Some(state.pop_back().unwrap_or_default()),
+    }
+    Some(input.clone())
+}
+
+#[test]
+fn queues_and_stacks_agree_with_all_orders() {
+    let different: Ask = |random, n| match random.below(2) {
+        0 => ("enqueue", Value::Int(n as i64)),
+        _ => ("dequeue", Value::Nil),
+    };
+    let same: Ask = |random, _| match random.below(2) {
+        0 => ("enqueue", Value::Int(random.below(2) as i64)),
+        _ => ("dequeue", Value::Nil),
+    };
+    // Only dequeues have results that count; a changed enqueue changes nothing.
+    agree(&Fifo::default(), 8, different, queue, &ints(6));
+    agree(&Fifo::default(), 9, same, queue, &ints(2));
+    agree(&Stack::default(), 10, different, stack, &ints(6));
+    agree(&Stack::default(), 11, same, stack, &ints(2));
+}
+
+#[test]
+fn counters_agree_with_all_orders() {
+    let ask: Ask = |random, _| match random.below(2) {
+        0 => ("add", Value::Int(1 + random.below(2) as i64)),
+        _ => ("read", Value::Nil),
+    };
+    let answer: Answer<i64> = |state, f, input| {
+        if f == "read" {
+            return Some(Value::Int(*state));
+        }
+        *state += input.as_int()?;
+        Some(input.clone())
+    };
+    agree(&Counter::default(), 12, ask, answer, &ints(5)[..5]);
+}
+
+#[test]
+fn multi_registers_agree_with_all_orders() {
+    let ask: Ask = |random, _| {
+        let step = |random: &mut Random| {
+            let f = *random.pick(&["r", "w"]);
+            let value = if f == "w" { Value::Int(random.below(2) as i64) } else { Value::Nil };
+            Value::List(vec![f.into(), Value::Int(random.below(2) as i64), value])
+        };
+        let steps = (0..1 + random.below(2)).map(|_| step(random)).collect();
+        ("txn", Value::List(steps))
+    };
+    let answer: Answer<BTreeMap<Value, Value>> = |state, _, input| {
+        let mut steps = Vec::new();
+        for step in input.as_items()? {
+            let [f, key, value] = step.as_items()? else { return None };
+            let value = match f.as_name() {
+                Some("w") => {
+                    state.insert(key.clone(), value.clone());
+                    value.clone()
+                }
+                _ => state.get(key).cloned().unwrap_or_default(),
+            };
+            steps.push(Value::List(vec![f.clone(), key.clone(), value]));
+        }
+        Some(Value::List(steps))
+    };
+    let read =
+        |key, value| Value::List(vec![Value::List(vec!["r".into(), Value::Int(key), value])]);
+    let other = [read(0, Value::Int(0)), read(0, Value::Int(1)), read(1, Value::Nil)];
+    agree(&MultiRegister::new(Value::Nil), 13, ask, answer, &other);
+}

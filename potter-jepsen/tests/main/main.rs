@@ -1,0 +1,12 @@
+//! The crate's tests, in one program.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "small numbers")]
+#![expect(clippy::cast_sign_loss, reason = "small numbers")]
+
+mod brute_linear;
+mod brute_txn;
+mod mutations;
+mod random;
+mod simulate;
+mod traps;

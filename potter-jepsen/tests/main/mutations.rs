@@ -1,0 +1,170 @@
+//! A checker that can't fail is worth nothing: valid histories with one thing broken are caught.
+
+use std::collections::BTreeMap;
+
+use potter_jepsen::{Budget, Event, EventKind, Format, History, Spec, Value};
+
+use crate::random::Random;
+
+fn verdict(model: &str, history: &History) -> &'static str {
+    let checker = Spec::parse(model).unwrap().checker(Format::Edn).unwrap();
+    checker.check(history, &Budget::default()).unwrap().verdict.name()
+}
+
+fn step(f: &str, key: usize, value: Value) -> Value {
+    Value::List(vec![Value::Keyword(f.into()), Value::Int(key as i64), value])
+}
+
+/// Strictly serializable transactions on lists; each takes effect when it completes.
+fn lists(random: &mut Random) -> Vec<Event> {
+    let mut state: BTreeMap<usize, Vec<Value>> = BTreeMap::new();
+    let (mut events, mut open, mut unique) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..80 {
+        if open.len() < 5 && random.chance(60) {
+            let process = (0..5).find(|p| !open.contains(p)).unwrap();
+            events.push(Event::new(process, EventKind::Invoke, "txn", Value::Nil));
+            open.push(process);
+        } else if !open.is_empty() {
+            let process = open.swap_remove(random.below(open.len()));
+            let mut steps = Vec::new();
+            for _ in 0..1 + random.below(3) {
+                let key = random.below(3);
+                let list = state.entry(key).or_default();
+                if random.chance(50) {
+                    steps.push(step("r", key, Value::List(list.clone())));
+                } else {
+                    unique += 1;
+                    list.push(Value::Int(unique));
+                    steps.push(step("append", key, Value::Int(unique)));
+                }
+            }
+            events.push(Event::new(process, EventKind::Ok, "txn", Value::List(steps)));
+        }
+    }
+    // In the end everything is read, so that nothing stays unseen.
+    let all = (0..3).map(|key| step("r", key, Value::List(state.remove(&key).unwrap_or_default())));
+    events.push(Event::new(9, EventKind::Invoke, "txn", Value::Nil));
+    events.push(Event::new(9, EventKind::Ok, "txn", Value::List(all.collect())));
+    events
+}
+
+/// Breaks one read: an element twice, two swapped, one lost in the middle, one invented.
+fn break_list(events: &mut [Event], random: &mut Random) -> bool {
+    let mut reads = Vec::new();
+    for (n, event) in events.iter().enumerate() {
+        for (at, step) in event.value.as_items().unwrap_or_default().iter().enumerate() {
+            let list = step.as_items().and_then(|parts| parts[2].as_items());
+            if list.is_some_and(|list| list.len() >= 3) {
+                reads.push((n, at));
+            }
+        }
+    }
+    if reads.is_empty() {
+        return false;
+    }
+    let (n, at) = *random.pick(&reads);
+    let Value::List(steps) = &mut events[n].value else { return false };
+    let Value::List(parts) = &mut steps[at] else { return false };
+    let Value::List(list) = &mut parts[2] else { return false };
+    let place = random.below(list.len() - 2);
+    match random.below(4) {
+        0 => list.push(list[place].clone()),
+        1 => list.swap(place, place + 1),
+        2 => _ = list.remove(place),
+        _ => list.insert(place, Value::Int(1_000_000)),
+    }
+    true
+}
+
+#[test]
+fn broken_reads_of_lists_are_caught() {
+    let (mut caught, mut broken) = (0, 0);
+    for seed in 0..200 {
+        let mut random = Random::new(seed);
+        let mut events = lists(&mut random);
+        let history = History::new(events.clone()).unwrap();
+        assert_eq!(verdict("list-append unwritten=anomaly", &history), "valid", "seed {seed}");
+        if !break_list(&mut events, &mut random) {
+            continue;
+        }
+        broken += 1;
+        let history = History::new(events).unwrap();
+        caught += usize::from(verdict("list-append unwritten=anomaly", &history) == "invalid");
+    }
+    assert!(broken > 150 && caught * 100 >= broken * 99, "{caught} of {broken}");
+}
+
+/// Linearizable reads and writes; a stale read is one of a value that was overwritten before.
+#[test]
+fn stale_reads_of_registers_are_caught() {
+    let (mut caught, mut broken) = (0, 0);
+    for seed in 0..200 {
+        let mut random = Random::new(1000 + seed);
+        let (mut events, mut value, mut stale) = (Vec::new(), 0, Vec::new());
+        for n in 1..60 {
+            let process = random.below(4) as i64;
+            if random.chance(40) {
+                events.push(Event::new(process, EventKind::Invoke, "write", Value::Int(n)));
+                events.push(Event::new(process, EventKind::Ok, "write", Value::Int(n)));
+                value = n;
+            } else {
+                events.push(Event::new(process, EventKind::Invoke, "read", Value::Nil));
+                if value > 0 {
+                    stale.push((events.len(), value));
+                }
+                let seen = if value == 0 { Value::Nil } else { Value::Int(value) };
+                events.push(Event::new(process, EventKind::Ok, "read", seen));
+            }
+        }
+        let history = History::new(events.clone()).unwrap();
+        assert_eq!(verdict("register init=nil", &history), "valid", "seed {seed}");
+        let (at, _) = *random.pick(&stale);
+        events[at].value = Value::Nil;
+        broken += 1;
+        let history = History::new(events).unwrap();
+        caught += usize::from(verdict("register init=nil", &history) == "invalid");
+    }
+    assert!(caught * 100 >= broken * 99, "{caught} of {broken}");
+}
+
+#[test]
+fn money_from_nowhere_and_lost_elements_are_caught() {
+    for seed in 0..200 {
+        let mut random = Random::new(2000 + seed);
+        let (mut bank, mut set) = (Vec::new(), Vec::new());
+        let mut elements = Vec::new();
+        let mut balances = [30_i64, 30, 40];
+        for n in 0..20 {
+            let (from, to) = (random.below(3), random.below(3));
+            if balances[from] > 0 {
+                balances[from] -= 1;
+                balances[to] += 1;
+            }
+            let all = balances.iter().enumerate();
+            let read =
+                Value::Map(all.map(|(k, v)| (Value::Int(k as i64), Value::Int(*v))).collect());
+            bank.push(Event::new(0, EventKind::Invoke, "read", Value::Nil));
+            bank.push(Event::new(0, EventKind::Ok, "read", read));
+            set.push(Event::new(0, EventKind::Invoke, "add", Value::Int(n)));
+            set.push(Event::new(0, EventKind::Ok, "add", Value::Int(n)));
+            elements.push(Value::Int(n));
+        }
+        set.push(Event::new(1, EventKind::Invoke, "read", Value::Nil));
+        set.push(Event::new(1, EventKind::Ok, "read", Value::List(elements.clone())));
+        for (model, events) in [("bank", &bank), ("set", &set), ("set-full", &set)] {
+            assert_eq!(verdict(model, &History::new(events.clone()).unwrap()), "valid", "{model}");
+        }
+        let at = 2 * (1 + random.below(19)) + 1;
+        let Value::Map(entries) = &mut bank[at].value else { panic!("a read") };
+        entries[random.below(3)].1 = Value::Int(50 + random.below(9) as i64);
+        elements.remove(random.below(elements.len()));
+        set.last_mut().unwrap().value = Value::List(elements);
+        for (model, events) in [("bank", &bank), ("set", &set), ("set-full", &set)] {
+            assert_eq!(
+                verdict(model, &History::new(events.clone()).unwrap()),
+                "invalid",
+                "{model}"
+            );
+        }
+    }
+}
