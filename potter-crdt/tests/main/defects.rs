@@ -565,6 +565,25 @@ fn reclaiming_brings_nothing_back() {
     assert_eq!(fresh.to_string(), "hello!", "a newcomer needs no tombstones");
 }
 
+/// A deletion that not all have seen is kept: an earlier write that is still on its way must lose
+/// against it.
+#[test]
+fn a_deletion_waits_for_those_who_have_not_seen_it() {
+    let stamp = |time: &str, name: &str| Stamp::new(at(time), actor(name));
+    let (mut a, mut b) = (Writer::new(actor("a")), Writer::new(actor("b")));
+    let (mut here, mut there) = (LwwMap::<u64, u64>::new(), LwwMap::new());
+    there.put_stamped(&mut b, stamp("2026-01-01T10:00:00Z", "b"), 1, Some(7)).unwrap();
+    here.put_stamped(&mut a, stamp("2026-01-01T11:00:00Z", "a"), 1, None).unwrap();
+    assert_eq!(here.reclaim(there.context()), 0, "the other has not seen it");
+    here.join(&there).unwrap();
+    assert_eq!(here.get(&1), None, "the earlier write came late");
+    there.join(&here).unwrap();
+    assert_eq!(there.get(&1), None);
+    here.reclaim(&here.context().meet(there.context()));
+    here.join(&there).unwrap();
+    assert_eq!(here.get(&1), None, "and stays away");
+}
+
 /// A decoder is not fooled by a length.
 #[test]
 fn a_length_is_not_believed() {
