@@ -15,6 +15,9 @@ use super::checkpoints::{Checkpoints, Membership, WorkerId};
 use super::options::Partition;
 use crate::error::Result;
 
+/// After how long a worker first looks who else came.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+
 /// Keeps a worker's lease until it is dropped.
 #[derive(Debug)]
 pub(super) struct Heart {
@@ -55,15 +58,18 @@ impl Heart {
         let (tell, seen) = watch::channel(member.beat().await?);
         let task = tokio::spawn(async move {
             let interval = (member.lease / 5).min(Duration::from_secs(2));
+            // Who comes together finds together soon; then there is less to see.
+            let mut wait = FIRST_LOOK.min(interval);
             loop {
-                tokio::time::sleep(interval).await;
+                tokio::time::sleep(wait).await;
                 match member.beat().await {
                     Ok(now) => {
-                        tell.send_if_modified(|before| {
+                        let changed = tell.send_if_modified(|before| {
                             let changed = *before != now;
                             *before = now;
                             changed
                         });
+                        wait = if changed { FIRST_LOOK } else { wait * 2 }.min(interval);
                     }
                     Err(error) => {
                         tracing::warn!(projection = member.projection, %error, "a worker's lease was not renewed");
