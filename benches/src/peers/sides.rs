@@ -64,7 +64,6 @@ pub(crate) const SIDES: &[Side] = &[
         catch_ups: &[("catch-up-batch", 1), ("catch-up", 1)],
         // Its default is 100: a page of 1,000 is faster.
         page: 1000,
-        memory: Some("catch-up-batch"),
         live: true,
         ..NONE
     },
@@ -74,7 +73,6 @@ pub(crate) const SIDES: &[Side] = &[
         name: "eventcore",
         version: "2.1.0",
         events_table: "eventcore_events",
-        live: true,
         ..NONE
     },
     Side {
