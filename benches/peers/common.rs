@@ -156,7 +156,11 @@ pub async fn paced<F: Future<Output = ()> + Send + 'static>(count: u64, append: 
 pub async fn until(count: &AtomicU64, wanted: u64) {
     let began = Instant::now();
     while count.load(Ordering::Relaxed) < wanted {
-        assert!(began.elapsed() < Duration::from_secs(300), "only {} events came", count.load(Ordering::Relaxed));
+        assert!(
+            began.elapsed() < Duration::from_secs(300),
+            "only {} events came",
+            count.load(Ordering::Relaxed)
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

@@ -15,8 +15,7 @@ fn server() -> String {
 
 impl Fresh {
     pub(crate) fn new() -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let name = format!("potter_peers_{}", potter_core::new_id().simple());
         let server = server();
         let (base, _) = server.rsplit_once('/').unwrap();

@@ -123,7 +123,9 @@ fn number(value: f64) -> String {
 
 /// One table: a line a side.
 fn table(what: &str, unit: &str, rates: &[(String, Vec<f64>)]) {
-    println!("\n**{what}** ({unit})\n\n| side | median | min–max | × floor | rounds |\n|---|---|---|---|---|");
+    println!(
+        "\n**{what}** ({unit})\n\n| side | median | min–max | × floor | rounds |\n|---|---|---|---|---|"
+    );
     let floor = rates.first().map_or(1.0, |(_, values)| median(values));
     for (side, values) in rates {
         let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(least, most), value| {
@@ -131,7 +133,11 @@ fn table(what: &str, unit: &str, rates: &[(String, Vec<f64>)]) {
         });
         let middle = median(values);
         let (least, most, times) = (number(least), number(most), middle / floor);
-        println!("| {side} | {} | {least}–{most} | {times:.2} | {} |", number(middle), values.len());
+        println!(
+            "| {side} | {} | {least}–{most} | {times:.2} | {} |",
+            number(middle),
+            values.len()
+        );
     }
 }
 
@@ -150,7 +156,12 @@ fn appends(options: &Options, what: &str, writers: u64, batch: u64) {
             operations.push(0);
             continue;
         };
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "small numbers")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "small numbers"
+        )]
         let wanted = (rate / batch as f64 * options.seconds) as u64;
         operations.push((wanted / writers).max(2) * writers);
     }
@@ -261,7 +272,9 @@ fn catch_up(way: &Way, database: &Fresh, name: &str) -> Option<Outcome> {
 /// How many rows of the log a partition of 8 reads.
 fn partition(options: &Options) {
     let events = options.events.min(100_000);
-    println!("\n**one partition of 8 over {events} events**\n\n| side | events of its own | rows of the log read | of the log |\n|---|---|---|---|");
+    println!(
+        "\n**one partition of 8 over {events} events**\n\n| side | events of its own | rows of the log read | of the log |\n|---|---|---|---|"
+    );
     for side in options.sides().filter(|side| side.partitions) {
         let database = filled(side, events);
         let counters = format!(
@@ -286,7 +299,10 @@ fn partition(options: &Options) {
 /// The most memory of a process that catches up.
 fn memory(options: &Options) {
     let sizes = [10_000, 100_000, options.events];
-    println!("\n**peak memory of the process that catches up** (MiB)\n\n| side | 10,000 events | 100,000 | {} |\n|---|---|---|---|", options.events);
+    println!(
+        "\n**peak memory of the process that catches up** (MiB)\n\n| side | 10,000 events | 100,000 | {} |\n|---|---|---|---|",
+        options.events
+    );
     for side in options.sides().filter(|side| side.memory.is_some()) {
         let work = side.memory.unwrap();
         let mut line = Vec::new();
@@ -301,7 +317,9 @@ fn memory(options: &Options) {
 }
 
 fn latencies(options: &Options) {
-    println!("\n**from the append's call to the handler**, 1,000 appends/s for 20 s (ms)\n\n| side | p50 | p99 | most | events/s |\n|---|---|---|---|---|");
+    println!(
+        "\n**from the append's call to the handler**, 1,000 appends/s for 20 s (ms)\n\n| side | p50 | p99 | most | events/s |\n|---|---|---|---|---|"
+    );
     for side in options.sides().filter(|side| side.live) {
         let database = Fresh::new();
         side.setup(&database);

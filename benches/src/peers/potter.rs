@@ -194,8 +194,7 @@ async fn catch_up(store: Arc<dyn EventStore>, job: &Job) {
         job.report(before, began.elapsed());
         return;
     }
-    let tasks: Vec<_> =
-        workers.into_iter().map(|worker| tokio::spawn(worker.catch_up())).collect();
+    let tasks: Vec<_> = workers.into_iter().map(|worker| tokio::spawn(worker.catch_up())).collect();
     for task in tasks {
         task.await.unwrap().unwrap();
     }

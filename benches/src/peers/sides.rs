@@ -69,19 +69,8 @@ pub(crate) const SIDES: &[Side] = &[
     },
     Side { name: "postgres-es", version: "0.5.0", events_table: "events", ..NONE },
     Side { name: "esrs", version: "0.18.0", events_table: "account_events", ..NONE },
-    Side {
-        name: "eventcore",
-        version: "2.1.0",
-        events_table: "eventcore_events",
-        ..NONE
-    },
-    Side {
-        name: "disintegrate",
-        version: "4.0.1",
-        events_table: "event",
-        live: true,
-        ..NONE
-    },
+    Side { name: "eventcore", version: "2.1.0", events_table: "eventcore_events", ..NONE },
+    Side { name: "disintegrate", version: "4.0.1", events_table: "event", live: true, ..NONE },
     Side {
         name: "whole-log",
         version: "own SQL, in the shape of pupsourcing's reader",

@@ -285,9 +285,8 @@ impl Session {
         };
         let next = self.work(group, page).await?;
         // Whether that was all is looked at now, and not after a wait for more.
-        let reached = target.is_some_and(|target| {
-            self.owned.lowest_read().is_some_and(|read| read >= target)
-        });
+        let reached = target
+            .is_some_and(|target| self.owned.lowest_read().is_some_and(|read| read >= target));
         Ok(if reached { Next::Work } else { next })
     }
 

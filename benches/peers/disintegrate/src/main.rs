@@ -89,7 +89,8 @@ async fn main() {
             }
         }
         "fill" => {
-            let payload = format!(r#"{{"type":"AccountDeposited","account_id":"@","payload":{PAYLOAD}}}"#);
+            let payload =
+                format!(r#"{{"type":"AccountDeposited","account_id":"@","payload":{PAYLOAD}}}"#);
             sqlx::query("INSERT INTO event (event_type, payload, account_id) SELECT 'AccountDeposited', convert_to(replace($3, '@', (n % $2)::text), 'UTF8'), (n % $2)::text FROM generate_series(0, $1 - 1) n")
                 .bind(job.events as i64).bind(STREAMS as i64).bind(payload).execute(&pool).await.unwrap();
             sqlx::query("ANALYZE").execute(&pool).await.unwrap();
@@ -167,7 +168,8 @@ async fn catch_up(store: Store, pool: PgPool, job: &Job) {
     let count = Arc::clone(&rows.count);
     let config = PgEventListenerConfig::poller(Duration::from_millis(50)).fetch_size(1000);
     let began = Instant::now();
-    let running = tokio::spawn(PgEventListener::builder(store).register_listener(rows, config).start());
+    let running =
+        tokio::spawn(PgEventListener::builder(store).register_listener(rows, config).start());
     until(&count, job.events).await;
     job.report(job.events, began.elapsed());
     tokio::time::sleep(Duration::from_millis(200)).await;

@@ -12,9 +12,9 @@ use common::*;
 use eventcore_postgres::PostgresEventStore;
 use eventcore_postgres::projections::{
     DeliveryPosition, DeliverySourceId, EventTypeName, NoopAfterCommit, Postgres,
-    PostgresProjectionConfig, PostgresProjectionSource, PostgresProjectionStore,
-    PostgresProjector, ProjectionSelection, ProjectionSelectionId, ProjectionStreamFilter,
-    ProjectorName, Transaction, run_transactional_projection,
+    PostgresProjectionConfig, PostgresProjectionSource, PostgresProjectionStore, PostgresProjector,
+    ProjectionSelection, ProjectionSelectionId, ProjectionStreamFilter, ProjectorName, Transaction,
+    run_transactional_projection,
 };
 use eventcore_types::{Event, EventStore, StreamId, StreamVersion, StreamWrites, collect_events};
 use serde::{Deserialize, Serialize};
@@ -93,10 +93,16 @@ async fn main() {
         // needed, as its documentation says.
         "fill" => {
             let payload = PAYLOAD.replacen('{', r#"{"stream":"@","#, 1);
-            sqlx::query("ALTER TABLE eventcore_events DISABLE TRIGGER USER").execute(&pool).await.unwrap();
+            sqlx::query("ALTER TABLE eventcore_events DISABLE TRIGGER USER")
+                .execute(&pool)
+                .await
+                .unwrap();
             sqlx::query("INSERT INTO eventcore_events (event_id, stream_id, stream_version, event_type, event_data) SELECT gen_random_uuid(), 'account-' || n % $2, n / $2 + 1, $3, replace($4, '@', 'account-' || n % $2)::jsonb FROM generate_series(0, $1 - 1) n")
                 .bind(job.events as i64).bind(STREAMS as i64).bind(EVENT_TYPE).bind(payload).execute(&pool).await.unwrap();
-            sqlx::query("ALTER TABLE eventcore_events ENABLE TRIGGER USER").execute(&pool).await.unwrap();
+            sqlx::query("ALTER TABLE eventcore_events ENABLE TRIGGER USER")
+                .execute(&pool)
+                .await
+                .unwrap();
             sides(&pool).await;
             sqlx::query("ANALYZE").execute(&pool).await.unwrap();
         }
@@ -141,7 +147,11 @@ fn config() -> PostgresProjectionConfig {
     PostgresProjectionConfig::new(selection.unwrap())
 }
 
-fn writes(stream: &StreamId, version: usize, events: impl Iterator<Item = Deposited>) -> StreamWrites {
+fn writes(
+    stream: &StreamId,
+    version: usize,
+    events: impl Iterator<Item = Deposited>,
+) -> StreamWrites {
     let begun = StreamWrites::new().register_stream(stream.clone(), StreamVersion::new(version));
     events.fold(begun.unwrap(), |writes, payload| {
         writes.append(AccountEvent { stream: stream.clone(), payload }).unwrap()
@@ -168,7 +178,10 @@ async fn append(store: PostgresEventStore, job: &Job) {
 
 async fn load(store: PostgresEventStore, job: &Job) {
     let stream = StreamId::try_new("account-0".to_owned()).unwrap();
-    store.append_events(writes(&stream, 0, (0..job.events).map(|_| Deposited::new()))).await.unwrap();
+    store
+        .append_events(writes(&stream, 0, (0..job.events).map(|_| Deposited::new())))
+        .await
+        .unwrap();
     let began = Instant::now();
     for _ in 0..job.operations {
         let events = store.read_stream::<AccountEvent>(stream.clone()).await.unwrap();
@@ -185,9 +198,10 @@ async fn latency(store: PostgresEventStore, pool: PgPool, job: &Job) {
     let (count, latencies) = (Arc::clone(&rows.count), Arc::clone(&rows.latencies));
     let token = CancellationToken::new();
     let config = config().continuous(token.clone());
-    let running = tokio::spawn(async move {
-        run_transactional_projection(rows, &source, &target, config).await
-    });
+    let running =
+        tokio::spawn(
+            async move { run_transactional_projection(rows, &source, &target, config).await },
+        );
     tokio::time::sleep(Duration::from_millis(500)).await;
     let began = Instant::now();
     paced(job.operations, |number| {

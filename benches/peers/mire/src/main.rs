@@ -74,7 +74,11 @@ impl TransactionalEventHandler for Handler {
         event: HandledEvent<AccountEvent>,
         conn: &mut PgConnection,
     ) -> anyhow::Result<()> {
-        sqlx::query(ONE_ROW).bind(event.stream_id()).bind(event.event.0.amount).execute(conn).await?;
+        sqlx::query(ONE_ROW)
+            .bind(event.stream_id())
+            .bind(event.event.0.amount)
+            .execute(conn)
+            .await?;
         self.saw(&[event]);
         Ok(())
     }

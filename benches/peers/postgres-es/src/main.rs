@@ -70,7 +70,12 @@ struct Rows(PgPool);
 impl Query<Account> for Rows {
     async fn dispatch(&self, id: &str, events: &[EventEnvelope<Account>]) {
         for event in events {
-            sqlx::query(ONE_ROW).bind(id).bind(event.payload.0.amount).execute(&self.0).await.unwrap();
+            sqlx::query(ONE_ROW)
+                .bind(id)
+                .bind(event.payload.0.amount)
+                .execute(&self.0)
+                .await
+                .unwrap();
         }
     }
 }
@@ -127,7 +132,8 @@ async fn append(pool: &PgPool, job: &Job) {
             let mut sequence = 0;
             for _ in 0..each {
                 let events = (0..batch).map(|_| AccountEvent(Deposited::new())).collect();
-                let done = store.commit(events, context(&id, sequence), HashMap::new()).await.unwrap();
+                let done =
+                    store.commit(events, context(&id, sequence), HashMap::new()).await.unwrap();
                 sequence += done.len();
             }
         }
