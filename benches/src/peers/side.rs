@@ -12,7 +12,6 @@
     clippy::print_stderr,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    clippy::new_without_default,
     reason = "it is part of programs with other lints"
 )]
 mod common;
