@@ -20,7 +20,7 @@ pub enum OnFailure {
     ParkStream,
 }
 
-/// How a worker works. The defaults: batches of up to 500 events, elastic, a lease of 10 s, a
+/// How a worker works. The defaults: batches of up to 1,000 events, elastic, a lease of 10 s, a
 /// failing event is tried 5 times over some 3 s and then stopped at, a handler has 60 s, a poll
 /// once a second behind the hints.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl Default for WorkerOptions {
         Self {
             segments: None,
             partition: None,
-            batch_max: 500,
+            batch_max: 1000,
             page_bytes_max: 16 << 20,
             lease: Duration::from_secs(10),
             retry: Backoff::exponential(Duration::from_millis(100)).max_attempts(5),

@@ -283,7 +283,11 @@ impl Session {
             Some((of, page)) if of == group => page,
             _ => self.read(&group).await?,
         };
-        self.work(group, page).await
+        let next = self.work(group, page).await?;
+        // Whether that was all is looked at now, and not after a wait for more.
+        let reached = target
+            .is_some_and(|target| self.owned.lowest_read().is_some_and(|read| read >= target));
+        Ok(if reached { Next::Work } else { next })
     }
 
     /// Applies a page while the next one is read.

@@ -25,6 +25,18 @@ impl Source<'_> {
 }
 
 macro_rules! select {
+    (of_groups $rest:literal) => {
+        concat!(
+            "SELECT global_position, stream_id, version, event_id, event_type, \
+             CAST(schema_version AS bigint) AS schema_version, payload, metadata, recorded_at \
+             FROM (SELECT json_array_elements_text($3::json)::smallint AS wanted) AS of \
+             CROSS JOIN LATERAL (
+                 SELECT * FROM potter_events \
+                 WHERE (segment >> 6) = of.wanted AND global_position > $1 AND global_position <= $2",
+            $rest,
+            " ORDER BY global_position LIMIT $10) AS event ORDER BY global_position LIMIT $10"
+        )
+    };
     (@ $groups:literal, $rest:literal) => {
         concat!(
             "SELECT global_position, stream_id, version, event_id, event_type, \
@@ -86,29 +98,35 @@ pub(crate) async fn all_between(
 
 // What a filter does not name is NULL. With the groups of segments both ends of the window are in
 // the index (segment >> 6, global_position).
-macro_rules! wanted {
-    ($groups_sqlite:literal, $groups_postgres:literal) => {
-        Sql::new(
-            select!(@ $groups_sqlite,
-                " AND ($4 IS NULL OR event_type IN (SELECT value FROM json_each($4)))
-                  AND ($5 IS NULL OR substr(stream_id, 1, instr(stream_id, '-') - 1) IN (SELECT value FROM json_each($5)))
-                  AND ($6 IS NULL OR (instr($6, '-') = 0 AND substr(stream_id, 1, length($6) + 1) = $6 || '.'))
-                  AND ($7 IS NULL OR metadata ->> '$.tenant' = $7)
-                  AND ($8 IS NULL OR segment / $9 IN (SELECT value FROM json_each($8)))"),
-            select!(@ $groups_postgres,
-                " AND ($4::text IS NULL OR event_type = ANY (ARRAY(SELECT json_array_elements_text($4::json))))
-                  AND ($5::text IS NULL OR split_part(stream_id, '-', 1) = ANY (ARRAY(SELECT json_array_elements_text($5::json))))
-                  AND ($6::text IS NULL OR (strpos($6, '-') = 0 AND starts_with(stream_id, $6 || '.')))
-                  AND ($7::text IS NULL OR metadata ->> 'tenant' = $7)
-                  AND ($8::text IS NULL OR segment / $9 = ANY (ARRAY(SELECT json_array_elements_text($8::json)::bigint)))"),
-        )
+macro_rules! wanted_on_sqlite {
+    ($groups:literal) => {
+        select!(@ $groups,
+            " AND ($4 IS NULL OR event_type IN (SELECT value FROM json_each($4)))
+              AND ($5 IS NULL OR substr(stream_id, 1, instr(stream_id, '-') - 1) IN (SELECT value FROM json_each($5)))
+              AND ($6 IS NULL OR (instr($6, '-') = 0 AND substr(stream_id, 1, length($6) + 1) = $6 || '.'))
+              AND ($7 IS NULL OR metadata ->> '$.tenant' = $7)
+              AND ($8 IS NULL OR segment / $9 IN (SELECT value FROM json_each($8)))")
     };
 }
 
-const WANTED: Sql = wanted!(" AND $3 IS NULL", " AND $3::text IS NULL");
-const WANTED_OF_GROUPS: Sql = wanted!(
-    " AND (segment >> 6) IN (SELECT value FROM json_each($3))",
-    " AND (segment >> 6) = ANY (ARRAY(SELECT json_array_elements_text($3::json)::smallint))"
+macro_rules! wanted_on_postgres {
+    ($($shape:tt)*) => {
+        select!($($shape)*
+            " AND ($4::text IS NULL OR event_type = ANY (ARRAY(SELECT json_array_elements_text($4::json))))
+              AND ($5::text IS NULL OR split_part(stream_id, '-', 1) = ANY (ARRAY(SELECT json_array_elements_text($5::json))))
+              AND ($6::text IS NULL OR (strpos($6, '-') = 0 AND starts_with(stream_id, $6 || '.')))
+              AND ($7::text IS NULL OR metadata ->> 'tenant' = $7)
+              AND ($8::text IS NULL OR segment / $9 = ANY (ARRAY(SELECT json_array_elements_text($8::json)::bigint)))")
+    };
+}
+
+const WANTED: Sql =
+    Sql::new(wanted_on_sqlite!(" AND $3 IS NULL"), wanted_on_postgres!(@ " AND $3::text IS NULL",));
+// On PostgreSQL each group by itself: with a list of groups it reads all of the window by the
+// primary key, as that is in order, and leaves out what is not wanted.
+const WANTED_OF_GROUPS: Sql = Sql::new(
+    wanted_on_sqlite!(" AND (segment >> 6) IN (SELECT value FROM json_each($3))"),
+    wanted_on_postgres!(of_groups),
 );
 
 /// What the filter wants of the positions above `after`, up to and with `until`.
