@@ -299,5 +299,5 @@ async fn an_event_that_the_code_does_not_know_is_named() {
     assert!(error.to_string().contains("account.frozen"), "{error}");
     let wrong_schema =
         AccountEvent::decode("account.withdrawn", 1, &potter_core::Json::null()).unwrap_err();
-    assert_eq!(wrong_schema.kind(), ErrorKind::Corrupt);
+    assert_eq!(wrong_schema.kind(), ErrorKind::UnknownEvent);
 }
