@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use potter_core::Database;
+use potter_core::testing::TestDatabase;
+use potter_core::{Database, DatabaseOptions};
 use potter_eventsourcing::{event_store, testing};
 
 use crate::support;
@@ -22,4 +23,24 @@ async fn sqlite() {
 async fn postgres() {
     let postgres = support::postgres().await;
     testing::conformance(async || Arc::clone(&postgres.store)).await;
+}
+
+/// Two independent stores in one database, by the prefix of their tables.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_a_table_prefix() {
+    for test in [TestDatabase::sqlite().await, TestDatabase::postgres().await] {
+        let plain = event_store(test.database()).unwrap();
+        plain.migrate().await.unwrap();
+        let options = DatabaseOptions::new().table_prefix("shop_");
+        let prefixed = options.connect(test.url()).await.unwrap();
+        let store = event_store(&prefixed).unwrap();
+        store.migrate().await.unwrap();
+        testing::conformance(async || Arc::clone(&store)).await;
+        assert!(store.head_position().await.unwrap() > 0);
+        assert_eq!(plain.head_position().await.unwrap(), 0, "the other one is empty");
+        let tables = "SELECT count(*) AS n FROM shop_events";
+        assert!(test.database().read(tables, &[]).await.unwrap()[0].i64("n").unwrap() > 0);
+        prefixed.close().await;
+        test.close().await;
+    }
 }
