@@ -9,12 +9,15 @@
 //! testing::conformance(async || event_store(&Database::memory()).unwrap()).await;
 //! # }
 //! ```
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod appending;
 mod reading;
 mod repeating;
+mod spec;
 mod transactions;
+
+pub use spec::{Decided, Given, given};
 
 use std::sync::Arc;
 

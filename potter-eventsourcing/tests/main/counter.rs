@@ -66,3 +66,35 @@ impl Aggregate for Counter {
 impl Snapshottable for Counter {
     const SNAPSHOT_VERSION: u32 = 2;
 }
+
+mod tests {
+    use potter_eventsourcing::testing::given;
+
+    use super::*;
+
+    fn added(by: i64) -> CounterEvent {
+        CounterEvent::Added(By { by })
+    }
+
+    #[test]
+    fn given_when_then() {
+        given::<Counter>([added(3), CounterEvent::Reset])
+            .when(&Do::AddEach(vec![1, 2]))
+            .then([added(1), added(2)])
+            .then_state(|counter| assert_eq!((counter.value, counter.resets), (3, 1)));
+        assert_eq!(given::<Counter>([added(3)]).when(&Do::Add(-4)).then_rejected(), Negative);
+        given::<Counter>([]).then_state(|counter| assert_eq!(*counter, Counter::default()));
+    }
+
+    #[test]
+    #[should_panic(expected = "other events happened")]
+    fn other_events_are_noticed() {
+        let _ = given::<Counter>([]).when(&Do::Add(1)).then([added(2)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "the command was refused: it would be negative")]
+    fn a_refusal_is_noticed() {
+        let _ = given::<Counter>([]).when(&Do::Add(-1)).then([]);
+    }
+}
