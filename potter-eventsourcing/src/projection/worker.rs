@@ -25,6 +25,7 @@ use crate::store::{EventStore, Page, SegmentSet};
 const LATE_INTERVAL: Duration = Duration::from_secs(1);
 /// Positions were given and are not final yet: their transactions end any moment.
 const PENDING_WAIT: Duration = Duration::from_millis(1);
+const TROUBLE_WAIT_MIN: Duration = Duration::from_millis(50);
 const TROUBLE_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Runs a projection, or a part of one, or a subscriber.
@@ -110,8 +111,22 @@ impl Worker {
     /// What can't get better by waiting: a projection that was registered with another number of
     /// segments, tables that are missing.
     pub async fn run(self, stop: impl Future<Output = ()> + Send) -> Result<()> {
-        let mut session = Session::start(self).await?;
         let mut stop = pin!(stop);
+        let mut trouble = TROUBLE_WAIT_MIN;
+        let mut session = loop {
+            match Session::start(self.clone()).await {
+                Ok(session) => break session,
+                Err(error) if worth_waiting(&error) => {
+                    tracing::warn!(projection = self.name(), %error, wait = ?trouble, "a worker can't join yet");
+                    tokio::select! {
+                        () = &mut stop => return Ok(()),
+                        () = tokio::time::sleep(trouble) => {}
+                    }
+                    trouble = (trouble * 2).min(TROUBLE_WAIT_MAX);
+                }
+                Err(error) => return Err(error),
+            }
+        };
         let run = session.follow(None, stop.as_mut()).await;
         session.end().await;
         run
@@ -225,15 +240,15 @@ impl Session {
         stop: impl Future<Output = ()> + Send,
     ) -> Result<()> {
         let mut stop = pin!(stop);
-        let mut trouble = Duration::from_millis(50);
+        let mut trouble = TROUBLE_WAIT_MIN;
         loop {
             // A batch that has begun is ended before the worker stops.
             let next = match self.step(target).await {
                 Ok(next) => {
-                    trouble = Duration::from_millis(50);
+                    trouble = TROUBLE_WAIT_MIN;
                     next
                 }
-                Err(error) if error.is_retryable() || error.kind() == ErrorKind::Unknown => {
+                Err(error) if worth_waiting(&error) => {
                     tracing::warn!(projection = self.target.name(), %error, wait = ?trouble, "the projection waits");
                     let wait = trouble;
                     trouble = (trouble * 2).min(TROUBLE_WAIT_MAX);
@@ -452,6 +467,11 @@ impl Session {
             tracing::info!(projection, %worker, handled = self.handled, "a worker left");
         }
     }
+}
+
+/// The database is away, or somebody was in the way.
+fn worth_waiting(error: &Error) -> bool {
+    error.is_retryable() || error.kind() == ErrorKind::Unknown
 }
 
 async fn idle(hints: &mut Option<Waiter>, heart: &mut Heart, wait: Duration) {
