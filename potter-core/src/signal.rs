@@ -34,7 +34,7 @@ struct Inner {
         not(feature = "postgres"),
         allow(dead_code, reason = "only servers have listeners")
     )]
-    database: Database,
+    database: Option<Database>,
     #[cfg_attr(
         not(feature = "postgres"),
         allow(dead_code, reason = "only servers have listeners")
@@ -50,11 +50,20 @@ struct Inner {
 impl Signal {
     /// The signal `name` of `database`; its name begins with `potter_`.
     pub fn new(database: &Database, name: &'static str) -> Self {
+        Self::with(Some(database.clone()), database.name_of(name))
+    }
+
+    /// A signal that stays in this process, for what is in no [`Database`].
+    pub fn in_process(name: &'static str) -> Self {
+        Self::with(None, name.to_owned())
+    }
+
+    fn with(database: Option<Database>, channel: String) -> Self {
         Self {
             inner: Arc::new(Inner {
                 local: watch::Sender::new(0),
-                database: database.clone(),
-                channel: database.name_of(name),
+                database,
+                channel,
                 #[cfg(feature = "postgres")]
                 pending: std::sync::atomic::AtomicBool::new(false),
                 #[cfg(feature = "postgres")]
@@ -84,20 +93,21 @@ impl Signal {
         use std::sync::atomic::Ordering;
 
         let inner = &self.inner;
-        if inner.database.postgres().is_none() || inner.pending.swap(true, Ordering::AcqRel) {
+        let Some(database) = &inner.database else { return };
+        if database.postgres().is_none() || inner.pending.swap(true, Ordering::AcqRel) {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             inner.pending.store(false, Ordering::Release);
             return;
         };
-        let inner = Arc::clone(inner);
+        let (inner, database) = (Arc::clone(inner), database.clone());
         runtime.spawn(async move {
             // First the hint, then the pause: what comes during the pause is told after it.
             loop {
                 let before = *inner.local.borrow();
                 let notify = "SELECT pg_notify($1, '')";
-                let sent = inner.database.read(notify, crate::values![&inner.channel]).await;
+                let sent = database.read(notify, crate::values![&inner.channel]).await;
                 if let Err(error) = sent {
                     tracing::debug!(%error, "a wake-up could not be sent; polling finds it");
                 }
@@ -117,7 +127,7 @@ impl Signal {
     #[cfg(feature = "postgres")]
     fn listener(&self) -> Option<Arc<Listener>> {
         let inner = &self.inner;
-        let pool = inner.database.postgres()?.clone();
+        let pool = inner.database.as_ref()?.postgres()?.clone();
         let mut listener = inner.listener.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(running) = listener.upgrade() {
             return Some(running);

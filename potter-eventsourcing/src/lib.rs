@@ -123,6 +123,8 @@ pub use store::{
     PostgresEventStore, ReadAllOptions, ReadOptions, SegmentSet, SqliteEventStore, StoreOptions,
     event_store, event_store_with,
 };
+#[cfg(feature = "mongodb")]
+pub use store::{MONGO_INDEXES, MongoEventStore, MongoIndexes, MongoOptions};
 pub use stream_id::{SEGMENTS, StreamId};
 pub use upcast::{UnknownEvents, Upcast, Upcasters};
 

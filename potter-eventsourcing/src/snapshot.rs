@@ -12,6 +12,8 @@
 
 mod keeper;
 mod memory;
+#[cfg(feature = "mongodb")]
+mod mongodb;
 mod sql;
 mod strategy;
 
@@ -25,6 +27,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+#[cfg(feature = "mongodb")]
+pub(crate) use mongodb::MongoSnapshots;
 pub use strategy::{Frequency, Hybrid, SnapshotMoment, SnapshotStrategy, TimeBased};
 
 use crate::aggregate::Aggregate;

@@ -4,6 +4,8 @@ mod append;
 mod commit_queue;
 mod filter;
 mod memory;
+#[cfg(feature = "mongodb")]
+pub(crate) mod mongodb;
 mod options;
 mod pages;
 mod plan;
@@ -24,6 +26,8 @@ use uuid::Uuid;
 pub use append::ExpectedVersion;
 pub use filter::{EventFilter, SegmentSet};
 pub use memory::MemoryEventStore;
+#[cfg(feature = "mongodb")]
+pub use mongodb::{MONGO_INDEXES, MongoEventStore, MongoIndexes, MongoOptions};
 pub use options::StoreOptions;
 pub use postgres::PostgresEventStore;
 pub use read::{Direction, Page, ReadAllOptions, ReadOptions};

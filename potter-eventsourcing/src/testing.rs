@@ -71,6 +71,12 @@ where
         reading::pages_of_segments_make_up_the_log,
         reading::pages_are_filtered,
         reading::changes_are_hinted_at,
+    }
+    if store().await.database().is_none() {
+        transactions::are_refused(store().await).await;
+        return;
+    }
+    check! {
         transactions::rolled_back_leaves_nothing,
         transactions::committed_is_there,
         transactions::own_appends_are_seen,

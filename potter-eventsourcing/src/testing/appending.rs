@@ -151,7 +151,12 @@ pub(super) async fn what_was_appended_is_read_back(store: Store) {
     assert_eq!(recorded.schema_version, 3);
     assert_eq!((&recorded.payload, &recorded.metadata), (&new.payload, &new.metadata));
     assert_eq!((recorded.version, recorded.global_position), (1, appended.last_position));
-    let age = store.database().unwrap().now().await.unwrap() - recorded.recorded_at;
+    // A store without a database handle: this machine's clock is near enough.
+    let now = match store.database() {
+        Some(database) => database.now().await.unwrap(),
+        None => chrono::Utc::now(),
+    };
+    let age = now - recorded.recorded_at;
     assert!(age.num_seconds().abs() < 60, "recorded at {}", recorded.recorded_at);
 }
 

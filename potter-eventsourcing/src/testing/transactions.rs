@@ -9,6 +9,17 @@ use crate::store::{EventStore, ExpectedVersion, ReadAllOptions, ReadOptions};
 
 type Store = Arc<dyn EventStore>;
 
+/// What a store without transactions of the caller's does with one.
+pub(super) async fn are_refused(store: Store) {
+    let stream = stream();
+    let mut tx = potter_core::Database::memory().begin().await.unwrap();
+    let appended = store.append_in(&mut tx, &stream, ExpectedVersion::Any, events(1)).await;
+    assert_kind(appended, ErrorKind::Unsupported);
+    let read = store.read_stream_in(&mut tx, &stream, ReadOptions::forwards()).await;
+    assert_kind(read, ErrorKind::Unsupported);
+    assert_eq!(store.stream_version(&stream).await.unwrap(), 0);
+}
+
 pub(super) async fn rolled_back_leaves_nothing(store: Store) {
     let (stream, batch) = (stream(), events(2));
     let start = store.safe_position().await.unwrap();

@@ -25,6 +25,21 @@ async fn postgres() {
     testing::conformance(async || Arc::clone(&postgres.store)).await;
 }
 
+/// A database of its own for each check. `MONGO_URL` adds a server of yours.
+#[tokio::test(flavor = "multi_thread")]
+async fn mongodb() {
+    for server in support::mongo_servers() {
+        let databases = std::sync::Mutex::new(Vec::new());
+        testing::conformance(async || {
+            let database = support::MongoDatabase::on(&server).await;
+            let store = database.client().await;
+            databases.lock().unwrap().push(database);
+            store
+        })
+        .await;
+    }
+}
+
 /// Two independent stores in one database, by the prefix of their tables.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_table_prefix() {

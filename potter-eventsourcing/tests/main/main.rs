@@ -5,6 +5,7 @@
 mod conformance;
 mod counter;
 mod history;
+mod mongodb;
 mod postgres;
 mod projection;
 mod repository;

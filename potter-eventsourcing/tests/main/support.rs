@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use potter_core::{Database, DatabaseOptions};
-use potter_eventsourcing::{EventStore, event_store};
+use potter_eventsourcing::{EventStore, MongoEventStore, MongoOptions, event_store};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 /// An SQLite file that goes away with it.
@@ -78,6 +78,66 @@ impl Drop for PostgresDatabase {
             runtime.unwrap().block_on(async {
                 let mut admin = PgConnection::connect(&server()).await.unwrap();
                 admin.execute(AssertSqlSafe(statement)).await.unwrap();
+            });
+        });
+        if dropped.join().is_err() && !std::thread::panicking() {
+            panic!("the test database {} was not dropped", self.name);
+        }
+    }
+}
+
+/// The private server, and the one that `MONGO_URL` names.
+pub(crate) fn mongo_servers() -> Vec<String> {
+    let private = std::env::var("POTTER_TEST_MONGO_URL").expect(
+        "POTTER_TEST_MONGO_URL is not set: start a private server with \
+         eval \"$(scripts/services up mongodb)\"",
+    );
+    let own = std::env::var("MONGO_URL").ok().filter(|own| !own.is_empty() && *own != private);
+    std::iter::once(private).chain(own).collect()
+}
+
+/// A MongoDB database of its own, dropped with it.
+pub(crate) struct MongoDatabase {
+    pub(crate) server: String,
+    pub(crate) name: String,
+}
+
+impl MongoDatabase {
+    /// On the private server.
+    pub(crate) async fn new() -> Self {
+        Self::on(&mongo_servers()[0]).await
+    }
+
+    pub(crate) async fn on(server: &str) -> Self {
+        let name = format!("potter_test_{}", potter_core::new_id().simple());
+        let database = Self { server: server.to_owned(), name };
+        database.client().await.migrate().await.unwrap();
+        database
+    }
+
+    /// A store with connections of its own, as another process would have.
+    pub(crate) async fn client(&self) -> Arc<dyn EventStore> {
+        Arc::new(self.store_with(&self.server, MongoOptions::new()).await)
+    }
+
+    pub(crate) async fn store(&self) -> MongoEventStore {
+        self.store_with(&self.server, MongoOptions::new()).await
+    }
+
+    pub(crate) async fn store_with(&self, url: &str, options: MongoOptions) -> MongoEventStore {
+        let options = options.database(&self.name);
+        MongoEventStore::connect_with(url, options).await.unwrap()
+    }
+}
+
+impl Drop for MongoDatabase {
+    fn drop(&mut self) {
+        let (server, name) = (self.server.clone(), self.name.clone());
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let client = mongodb::Client::with_uri_str(&server).await.unwrap();
+                client.database(&name).drop().await.unwrap();
             });
         });
         if dropped.join().is_err() && !std::thread::panicking() {

@@ -1,0 +1,225 @@
+//! Appends: read, decide, insert at the end; again when somebody was quicker. Why that is right is
+//! in the docs of the module above.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use mongodb::bson::RawDocumentBuf;
+use mongodb::error::ErrorKind as Driver;
+use potter_core::{Signal, jitter};
+use uuid::Uuid;
+
+use super::clock::ServerClock;
+use super::connect::Mongo;
+use super::document::{Encoding, encode};
+use super::failure::{Asked, DUPLICATE_KEY, meaning};
+use super::read::Events;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Appended;
+use crate::store::append::Append;
+use crate::store::commit_queue::Commit;
+use crate::store::plan::{Insert, Planned, plan};
+
+/// How long others may be quicker before it is given up.
+const CONTENTION_MAX: Duration = Duration::from_secs(60);
+/// The longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_millis(64);
+/// How often a position may be taken without anybody having it.
+const IMPOSSIBLE_MAX: u32 = 20;
+/// What is sent at once, in bytes; one document may be more.
+const SENT_MAX: usize = 16 << 20;
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    mongo: Mongo,
+    /// All that was written: who appends competes with it, final or not.
+    newest: Events,
+    /// What a change of the primary can't take back.
+    durable: Events,
+    clock: ServerClock,
+    changed: Signal,
+}
+
+/// The append that writes, and its document.
+struct Write {
+    append: usize,
+    document: RawDocumentBuf,
+}
+
+/// How many documents were inserted before somebody else's was found at their place.
+enum Inserted {
+    All,
+    Before(usize),
+}
+
+impl Writer {
+    pub(super) fn new(mongo: &Mongo, changed: Signal) -> Self {
+        Self {
+            newest: Events::new(mongo, false),
+            durable: Events::new(mongo, true),
+            mongo: mongo.clone(),
+            clock: ServerClock::default(),
+            changed,
+        }
+    }
+
+    async fn append(&self, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
+        let began = Instant::now();
+        let mut answers: Vec<Result<Appended>> = Vec::with_capacity(appends.len());
+        let (mut attempts, mut impossible, mut seen_head) = (0_u32, 0_u32, None);
+        // The first appends are answered before the later ones: each decision stands on those
+        // before it.
+        while answers.len() < appends.len() {
+            let open = &appends[answers.len()..];
+            let head = self.attempt(open, &mut answers).await?;
+            if answers.len() == appends.len() {
+                break;
+            }
+            attempts += 1;
+            impossible = if seen_head == Some(head) { impossible + 1 } else { 0 };
+            seen_head = Some(head);
+            if impossible > IMPOSSIBLE_MAX {
+                let message = format!(
+                    "position {} is taken, and position {head} is the last: the collection or its \
+                     indexes were changed by hand",
+                    head + 1
+                );
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            }
+            if began.elapsed() > CONTENTION_MAX {
+                let message = format!(
+                    "{attempts} times others appended first; nothing was appended: try again"
+                );
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+            let pause = Duration::from_millis(1 << attempts.min(6)).min(PAUSE_MAX);
+            tokio::time::sleep(pause.mul_f64(jitter())).await;
+        }
+        Ok(answers)
+    }
+
+    /// Decides about all of `open` and writes; answers those of whom the decision is final, and
+    /// the head that it was made on.
+    async fn attempt(
+        &self,
+        open: &[Append],
+        answers: &mut Vec<Result<Appended>>,
+    ) -> Result<u64> {
+        let ids: Vec<Uuid> =
+            open.iter().flat_map(|append| &append.events).map(|new| new.event.event_id).collect();
+        let streams = open.iter().map(|append| &append.stream).collect();
+        let known = self.newest.known(streams, &ids).await?;
+        let head = known.last_position;
+        let planned = plan(open, known);
+        self.wait_for_repeated(open, &planned).await?;
+        let writes = self.writes(&planned).await?;
+        let is_final = match self.insert(&writes).await? {
+            Inserted::All => open.len(),
+            Inserted::Before(inserted) => writes.get(inserted).map_or(open.len(), |one| one.append),
+        };
+        answers.extend(planned.answers.into_iter().take(is_final));
+        Ok(head)
+    }
+
+    /// "It is there already" must stay true if the primary changes.
+    async fn wait_for_repeated(&self, open: &[Append], planned: &Planned<'_>) -> Result<()> {
+        let mut ids = Vec::new();
+        for (append, answer) in open.iter().zip(&planned.answers) {
+            if answer.as_ref().is_ok_and(|appended| appended.duplicate) {
+                ids.extend(append.events.iter().map(|new| new.event.event_id));
+            }
+        }
+        let written: Vec<_> = planned.inserts.iter().map(|one| one.event.event.event_id).collect();
+        ids.retain(|id| !written.contains(id));
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        while !self.durable.are_there(&ids).await? {
+            if began.elapsed() > self.mongo.options.timeout {
+                let message = "the same events were appended before, and a majority of the \
+                               servers has not confirmed them: append them again later";
+                return Err(Error::new(ErrorKind::Unknown, message));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// The documents to insert, in order.
+    async fn writes(&self, planned: &Planned<'_>) -> Result<Vec<Write>> {
+        if planned.inserts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let encoding = Encoding {
+            recorded_at: self.clock.about_now(&self.mongo).await?,
+            copies: self.mongo.options.queryable,
+            nested_arrays: self.mongo.nested_arrays,
+        };
+        let mut rest: &[Insert<'_>] = &planned.inserts;
+        let mut writes = Vec::new();
+        for (append, answer) in planned.answers.iter().enumerate() {
+            let Ok(appended) = answer else { continue };
+            if appended.duplicate {
+                continue;
+            }
+            let events = appended.last_version + 1 - appended.first_version;
+            let events = usize::try_from(events).unwrap_or(rest.len()).min(rest.len());
+            let (own, others) = rest.split_at(events);
+            rest = others;
+            writes.push(Write { append, document: encode(own, encoding)? });
+        }
+        Ok(writes)
+    }
+
+    /// Inserts in order, until one's place is taken.
+    async fn insert(&self, writes: &[Write]) -> Result<Inserted> {
+        let mut done = 0;
+        while done < writes.len() {
+            let mut bytes = 0;
+            let fits = |write: &&Write| {
+                bytes += write.document.as_bytes().len();
+                bytes <= SENT_MAX
+            };
+            let many = writes[done..].iter().take_while(fits).count().max(1);
+            let documents = writes[done..done + many].iter().map(|write| &write.document);
+            let insert = self.newest.collection().insert_many(documents).ordered(true);
+            let timeout = self.mongo.options.timeout;
+            let error = match tokio::time::timeout(timeout, insert).await {
+                Ok(Ok(_)) => {
+                    done += many;
+                    continue;
+                }
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    let message = format!("no answer to an append came within {timeout:?}");
+                    return Err(Error::new(ErrorKind::Unknown, message));
+                }
+            };
+            return match first_taken(&error) {
+                Some(first) => Ok(Inserted::Before(done + first)),
+                None => Err(meaning(Asked::Write, error)),
+            };
+        }
+        Ok(Inserted::All)
+    }
+}
+
+/// The first document whose place was taken, if that is all that is wrong.
+fn first_taken(error: &mongodb::error::Error) -> Option<usize> {
+    let Driver::InsertMany(many) = &*error.kind else { return None };
+    if many.write_concern_error.is_some() {
+        return None;
+    }
+    let first = many.write_errors.as_ref()?.first()?;
+    (first.code == DUPLICATE_KEY).then_some(first.index)
+}
+
+#[async_trait]
+impl Commit for Writer {
+    async fn commit(&self, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
+        let answers = self.append(appends).await;
+        self.changed.send();
+        answers
+    }
+}

@@ -1,0 +1,7 @@
+//! MongoDB, or what speaks its protocol.
+
+mod connecting;
+mod documents;
+mod proxy;
+mod racing;
+mod snapshots;
