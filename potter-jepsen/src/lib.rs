@@ -25,6 +25,8 @@
 
 pub mod checkers;
 pub mod linear;
+#[cfg(feature = "runner")]
+pub mod nemesis;
 pub mod report;
 pub mod txn;
 
