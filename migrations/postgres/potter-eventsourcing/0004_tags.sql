@@ -44,6 +44,7 @@ RETURNS void LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     v_store oid := 'potter_events'::regclass::oid;
+    v_turn integer;
     v_lock record;
 BEGIN
     IF p_locks = 'advisory' THEN
@@ -65,8 +66,9 @@ BEGIN
     IF p_alone THEN
         PERFORM 1 FROM potter_append_locks l WHERE l.id < 32 ORDER BY l.id FOR UPDATE;
     ELSE
-        PERFORM 1 FROM potter_append_locks l
-        WHERE l.id = (extract(epoch FROM clock_timestamp()) * 20)::bigint % 32 FOR SHARE;
+        -- Read once: compared with each row, the clock could pass from one to the other and find none.
+        v_turn := (extract(epoch FROM clock_timestamp()) * 20)::bigint % 32;
+        PERFORM 1 FROM potter_append_locks l WHERE l.id = v_turn FOR SHARE;
     END IF;
     FOR v_lock IN
         SELECT 32 + (hashtextextended(w.tag, 0) & 1023)::integer AS id, bool_or(w.sole) AS sole

@@ -72,10 +72,10 @@ macro_rules! statements {
 const ADVISORY: Statements = statements!(
     "SELECT pg_advisory_xact_lock_shared(1886352500, 'potter_events'::regclass::oid::integer)"
 );
-// The row whose turn it is, as in potter_lock_appends.
+// The row whose turn it is, as in potter_lock_appends. In a SELECT of its own: the clock is read once.
 const ROWS: Statements = statements!(
     "SELECT 1 FROM potter_append_locks l
-     WHERE l.id = (extract(epoch FROM clock_timestamp()) * 20)::bigint % 32 FOR SHARE"
+     WHERE l.id = (SELECT (extract(epoch FROM clock_timestamp()) * 20)::bigint % 32) FOR SHARE"
 );
 
 /// The statement for a group of one append of one event without tags.
