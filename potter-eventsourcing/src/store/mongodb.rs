@@ -71,7 +71,8 @@ pub use options::MongoOptions;
 
 use super::EventStore;
 use super::append::{Append, ExpectedVersion};
-use super::commit_queue::CommitQueue;
+use super::commit_queue::{CommitQueue, settled};
+use super::condition::{AppendCondition, Batch, StreamAppend};
 use super::filter::EventFilter;
 use super::pages::{AllCursor, next_in_stream, pages};
 use super::read::{Page, ReadAllOptions, ReadOptions};
@@ -186,6 +187,35 @@ impl EventStore for MongoEventStore {
         _: ExpectedVersion,
         _: Vec<NewEvent>,
     ) -> Result<Appended> {
+        Err(no_transactions())
+    }
+
+    async fn append_if(
+        &self,
+        appends: Vec<StreamAppend>,
+        condition: AppendCondition,
+    ) -> Result<Vec<Appended>> {
+        if appends.len() > 1 {
+            let streams = appends.len();
+            let message = format!(
+                "an append to {streams} streams: on MongoDB an append is one document, of one \
+                 stream. Put the events into one stream and tag them: a condition over tags sees \
+                 all streams"
+            );
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let batch = Batch::new(appends, condition, &self.mongo.options.store)?;
+        batch.appends.iter().try_for_each(document::check_size)?;
+        let writer = self.queue.target();
+        settled(|| writer.append_if(&batch), true).await?
+    }
+
+    async fn append_if_in(
+        &self,
+        _: &mut Tx,
+        _: Vec<StreamAppend>,
+        _: AppendCondition,
+    ) -> Result<Vec<Appended>> {
         Err(no_transactions())
     }
 

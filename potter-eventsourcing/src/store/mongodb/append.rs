@@ -1,12 +1,14 @@
 //! Appends: read, decide, insert at the end; again when somebody was quicker. Why that is right is
 //! in the docs of the module above.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use mongodb::bson::RawDocumentBuf;
 use mongodb::error::ErrorKind as Driver;
 use potter_core::{Signal, jitter};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::clock::ServerClock;
@@ -18,7 +20,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Appended;
 use crate::store::append::Append;
 use crate::store::commit_queue::Commit;
-use crate::store::plan::{Insert, Planned, plan};
+use crate::store::condition::Batch;
+use crate::store::plan::{Insert, Known, Planned, plan, plan_batch};
 
 /// How long others may be quicker before it is given up.
 const CONTENTION_MAX: Duration = Duration::from_secs(60);
@@ -38,6 +41,8 @@ pub(super) struct Writer {
     durable: Events,
     clock: ServerClock,
     changed: Signal,
+    /// Whose turn it is in this process.
+    turn: Mutex<()>,
 }
 
 /// The append that writes, and its document.
@@ -60,42 +65,55 @@ impl Writer {
             mongo: mongo.clone(),
             clock: ServerClock::default(),
             changed,
+            turn: Mutex::new(()),
         }
     }
 
     async fn append(&self, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
-        let began = Instant::now();
+        let mut race = Race::default();
         let mut answers: Vec<Result<Appended>> = Vec::with_capacity(appends.len());
-        let (mut attempts, mut impossible, mut seen_head) = (0_u32, 0_u32, None);
         // The first appends are answered before the later ones: each decision stands on those
         // before it.
-        while answers.len() < appends.len() {
+        loop {
             let open = &appends[answers.len()..];
             let head = self.attempt(open, &mut answers).await?;
-            if answers.len() == appends.len() {
-                break;
+            if answers.len() >= appends.len() {
+                return Ok(answers);
             }
-            attempts += 1;
-            impossible = if seen_head == Some(head) { impossible + 1 } else { 0 };
-            seen_head = Some(head);
-            if impossible > IMPOSSIBLE_MAX {
-                let message = format!(
-                    "position {} is taken, and position {head} is the last: the collection or its \
-                     indexes were changed by hand",
-                    head + 1
-                );
-                return Err(Error::new(ErrorKind::Corrupt, message));
-            }
-            if began.elapsed() > CONTENTION_MAX {
-                let message = format!(
-                    "{attempts} times others appended first; nothing was appended: try again"
-                );
-                return Err(Error::new(ErrorKind::Unavailable, message));
-            }
-            let pause = Duration::from_millis(1 << attempts.min(6)).min(PAUSE_MAX);
-            tokio::time::sleep(pause.mul_f64(jitter())).await;
+            race.lost(head).await?;
         }
-        Ok(answers)
+    }
+
+    /// One append on a condition. The inner result is the answer.
+    pub(super) async fn append_if(&self, batch: &Batch) -> Result<Result<Vec<Appended>>> {
+        let _turn = self.turn.lock().await;
+        let mut race = Race::default();
+        loop {
+            let known = self.known(&batch.appends).await?;
+            let head = known.last_position;
+            let broken = self.newest.breaks(&batch.condition, head).await?;
+            let (answers, inserts) = match plan_batch(batch, known, broken) {
+                Ok(planned) => planned,
+                Err(refused) => return Ok(Err(refused)),
+            };
+            if inserts.is_empty() {
+                let ids = batch.appends.iter().flat_map(ids).collect();
+                self.wait_for_repeated(ids).await?;
+                return Ok(Ok(answers));
+            }
+            let document = encode(&inserts, self.encoding().await?)?;
+            if let Inserted::All = self.insert(&[Write { append: 0, document }]).await? {
+                self.changed.send();
+                return Ok(Ok(answers));
+            }
+            race.lost(head).await?;
+        }
+    }
+
+    async fn known(&self, appends: &[Append]) -> Result<Known> {
+        let ids: Vec<Uuid> = appends.iter().flat_map(ids).collect();
+        let streams = appends.iter().map(|append| &append.stream).collect();
+        self.newest.known(streams, &ids).await
     }
 
     /// Decides about all of `open` and writes; answers those of whom the decision is final, and
@@ -105,13 +123,10 @@ impl Writer {
         open: &[Append],
         answers: &mut Vec<Result<Appended>>,
     ) -> Result<u64> {
-        let ids: Vec<Uuid> =
-            open.iter().flat_map(|append| &append.events).map(|new| new.event.event_id).collect();
-        let streams = open.iter().map(|append| &append.stream).collect();
-        let known = self.newest.known(streams, &ids).await?;
+        let known = self.known(open).await?;
         let head = known.last_position;
         let planned = plan(open, known);
-        self.wait_for_repeated(open, &planned).await?;
+        self.wait_for_repeated(repeated(open, &planned)).await?;
         let writes = self.writes(&planned).await?;
         let is_final = match self.insert(&writes).await? {
             Inserted::All => open.len(),
@@ -122,20 +137,9 @@ impl Writer {
     }
 
     /// "It is there already" must stay true if the primary changes.
-    async fn wait_for_repeated(&self, open: &[Append], planned: &Planned<'_>) -> Result<()> {
-        let mut ids = Vec::new();
-        for (append, answer) in open.iter().zip(&planned.answers) {
-            if answer.as_ref().is_ok_and(|appended| appended.duplicate) {
-                ids.extend(append.events.iter().map(|new| new.event.event_id));
-            }
-        }
-        let written: Vec<_> = planned.inserts.iter().map(|one| one.event.event.event_id).collect();
-        ids.retain(|id| !written.contains(id));
-        if ids.is_empty() {
-            return Ok(());
-        }
+    async fn wait_for_repeated(&self, ids: Vec<Uuid>) -> Result<()> {
         let began = Instant::now();
-        while !self.durable.are_there(&ids).await? {
+        while !ids.is_empty() && !self.durable.are_there(&ids).await? {
             if began.elapsed() > self.mongo.options.timeout {
                 let message = "the same events were appended before, and a majority of the \
                                servers has not confirmed them: append them again later";
@@ -146,16 +150,20 @@ impl Writer {
         Ok(())
     }
 
+    async fn encoding(&self) -> Result<Encoding> {
+        Ok(Encoding {
+            recorded_at: self.clock.about_now(&self.mongo).await?,
+            copies: self.mongo.options.queryable,
+            nested_arrays: self.mongo.nested_arrays,
+        })
+    }
+
     /// The documents to insert, in order.
     async fn writes(&self, planned: &Planned<'_>) -> Result<Vec<Write>> {
         if planned.inserts.is_empty() {
             return Ok(Vec::new());
         }
-        let encoding = Encoding {
-            recorded_at: self.clock.about_now(&self.mongo).await?,
-            copies: self.mongo.options.queryable,
-            nested_arrays: self.mongo.nested_arrays,
-        };
+        let encoding = self.encoding().await?;
         let mut rest: &[Insert<'_>] = &planned.inserts;
         let mut writes = Vec::new();
         for (append, answer) in planned.answers.iter().enumerate() {
@@ -205,6 +213,60 @@ impl Writer {
     }
 }
 
+/// The event ids that were found, without those that are written now.
+fn repeated(appends: &[Append], planned: &Planned<'_>) -> Vec<Uuid> {
+    let written: HashSet<_> = planned.inserts.iter().map(|one| one.event.event.event_id).collect();
+    let answered = appends.iter().zip(&planned.answers);
+    let repeated = answered.filter(|(_, answer)| answer.as_ref().is_ok_and(|one| one.duplicate));
+    repeated.flat_map(|(append, _)| ids(append)).filter(|id| !written.contains(id)).collect()
+}
+
+fn ids(append: &Append) -> impl Iterator<Item = Uuid> + '_ {
+    append.events.iter().map(|new| new.event.event_id)
+}
+
+/// For the end of the log, with other processes.
+#[derive(Debug)]
+struct Race {
+    began: Instant,
+    lost: u32,
+    /// How often nobody was ahead.
+    impossible: u32,
+    head: Option<u64>,
+}
+
+impl Default for Race {
+    fn default() -> Self {
+        Self { began: Instant::now(), lost: 0, impossible: 0, head: None }
+    }
+}
+
+impl Race {
+    /// The place after `head` was taken. Waits a while, longer each time.
+    async fn lost(&mut self, head: u64) -> Result<()> {
+        self.lost += 1;
+        self.impossible = if self.head == Some(head) { self.impossible + 1 } else { 0 };
+        self.head = Some(head);
+        if self.impossible > IMPOSSIBLE_MAX {
+            let message = format!(
+                "position {} is taken, and position {head} is the last: the collection or its \
+                 indexes were changed by hand",
+                head + 1
+            );
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        if self.began.elapsed() > CONTENTION_MAX {
+            let lost = self.lost;
+            let message =
+                format!("{lost} times others appended first; nothing was appended: try again");
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        let pause = Duration::from_millis(1 << self.lost.min(6)).min(PAUSE_MAX);
+        tokio::time::sleep(pause.mul_f64(jitter())).await;
+        Ok(())
+    }
+}
+
 /// The first document whose place was taken, if that is all that is wrong.
 fn first_taken(error: &mongodb::error::Error) -> Option<usize> {
     let Driver::InsertMany(many) = &*error.kind else { return None };
@@ -218,6 +280,7 @@ fn first_taken(error: &mongodb::error::Error) -> Option<usize> {
 #[async_trait]
 impl Commit for Writer {
     async fn commit(&self, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
+        let _turn = self.turn.lock().await;
         let answers = self.append(appends).await;
         self.changed.send();
         answers

@@ -5,11 +5,11 @@
 //!   "_id": 17, "position": 18,             // its first and its last position
 //!   "stream": "order-42", "stream_type": "order", "segment": 680, "group": 10,
 //!   "first_version": 3, "version": 4,      // its first and its last version
-//!   "recorded_at": ISODate("…"),
+//!   "recorded_at": ISODate("…"), "tags": ["course:7"],  // all tags of its events
 //!   "events": [{
 //!     "id": UUID("…"), "position": 17, "version": 3, "type": "order.paid", "schema": 1,
 //!     "payload": "{\"cents\":5}", "metadata": "{…}",     // what counts: text, bit for bit
-//!     "tenant": "acme",
+//!     "tenant": "acme", "tags": ["course:7"],
 //!     "data": { "cents": 5 }, "meta": { … }              // copies, for queries
 //!   }]
 //! }
@@ -19,6 +19,8 @@
 //! (U+FF04, U+FF0E) for a `$` that begins a key and for a dot in one, text for what is nested 80
 //! levels deep, and there is none of a payload with a number beyond a double, or half a surrogate
 //! pair. If an append is over 16 MiB with its copies, it has none.
+
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use mongodb::bson::spec::BinarySubtype;
@@ -40,11 +42,12 @@ const DEPTH_MAX: usize = 80;
 
 /// Is there room for the append in a document, without copies?
 pub(crate) fn check_size(append: &Append) -> Result<()> {
-    // Field names, numbers, lengths: 137 bytes an event.
-    let bytes_of = |Prepared { event, metadata }: &Prepared| {
+    // Field names, numbers, lengths: 137 bytes an event. Tags are there twice.
+    let bytes_of = |Prepared { event, metadata, .. }: &Prepared| {
         let tenant = event.metadata.tenant.as_ref().map_or(0, String::len);
+        let tags: usize = event.tags.iter().map(|tag| 2 * (tag.len() + 16)).sum();
         let text = event.payload.as_str().len() + metadata.as_str().len();
-        text + event.event_type.len() + tenant + 160
+        text + event.event_type.len() + tenant + tags + 176
     };
     let bytes = append.events.iter().map(bytes_of).sum::<usize>() + 2048;
     if bytes > BYTES_MAX {
@@ -97,13 +100,18 @@ fn document(inserts: &[Insert<'_>], encoding: Encoding) -> Result<Document> {
     document.insert("first_version", signed(first.version));
     document.insert("version", signed(last.version));
     document.insert("recorded_at", encoding.recorded_at);
+    let tags: BTreeSet<&str> =
+        inserts.iter().flat_map(|one| &one.event.event.tags).map(String::as_str).collect();
+    if !tags.is_empty() {
+        document.insert("tags", tags.into_iter().collect::<Vec<_>>());
+    }
     let events: Vec<_> = inserts.iter().map(|insert| event(insert, encoding)).collect();
     document.insert("events", events);
     Ok(document)
 }
 
 fn event(insert: &Insert<'_>, encoding: Encoding) -> Bson {
-    let Prepared { event, metadata } = insert.event;
+    let Prepared { event, metadata, .. } = insert.event;
     let mut document = Document::new();
     document.insert("id", binary(event.event_id));
     document.insert("position", signed(insert.global_position));
@@ -114,6 +122,9 @@ fn event(insert: &Insert<'_>, encoding: Encoding) -> Bson {
     document.insert("metadata", metadata.as_str());
     if let Some(tenant) = &event.metadata.tenant {
         document.insert("tenant", tenant.as_str());
+    }
+    if !event.tags.is_empty() {
+        document.insert("tags", event.tags.iter().map(String::as_str).collect::<Vec<_>>());
     }
     if encoding.copies {
         for (key, json) in [("data", &event.payload), ("meta", metadata)] {
@@ -195,10 +206,21 @@ pub(crate) fn decode(
                 .map_err(|source| corrupt("a stored schema version is out of range", source))?,
             payload: json(stored, "payload")?,
             metadata: json(stored, "metadata")?.get()?,
+            tags: tags(stored)?,
             recorded_at,
         });
     }
     Ok(events)
+}
+
+fn tags(stored: &RawDocument) -> Result<BTreeSet<String>> {
+    let mut tags = BTreeSet::new();
+    let Ok(array) = stored.get_array("tags") else { return Ok(tags) };
+    for tag in array {
+        let tag = tag.map_err(|source| corrupt("stored tags are malformed", source))?;
+        tags.extend(tag.as_str().map(str::to_owned));
+    }
+    Ok(tags)
 }
 
 pub(crate) fn text<'a>(document: &'a RawDocument, key: &str) -> Result<&'a str> {

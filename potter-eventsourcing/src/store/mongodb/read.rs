@@ -11,6 +11,8 @@ use super::connect::Mongo;
 use super::document::{binary, decode, signed, unsigned};
 use crate::error::{Error, Result};
 use crate::event::RecordedEvent;
+use crate::query::QueryItem;
+use crate::store::condition::AppendCondition;
 use crate::store::filter::{EventFilter, GROUPS};
 use crate::store::plan::{Known, KnownEvent};
 use crate::store::read::{Direction, ReadOptions};
@@ -190,6 +192,27 @@ impl Events {
         Ok((events, until))
     }
 
+    /// The first event up to `head` that breaks the condition.
+    pub(crate) async fn breaks(
+        &self,
+        condition: &AppendCondition,
+        head: u64,
+    ) -> Result<Option<u64>> {
+        if condition.is_none() {
+            return Ok(None);
+        }
+        let filter = EventFilter::all().query(condition.query().clone());
+        let mut after = condition.after();
+        while after < head {
+            let (events, through) = self.page(after, head, &filter, ReadOptions::PAGE).await?;
+            if let Some(event) = events.iter().find(|event| condition.is_broken_by(event)) {
+                return Ok(Some(event.global_position));
+            }
+            after = through;
+        }
+        Ok(None)
+    }
+
     pub(crate) async fn event(&self, event_id: Uuid) -> Result<Option<RecordedEvent>> {
         let filter = doc! { "events.id": binary(event_id) };
         let mut documents = self.find(filter, doc! { "_id": 1 }, 1).await?;
@@ -210,7 +233,7 @@ impl Events {
         query.extend(wanted.documents);
         let pipeline = [
             doc! { "$match": query },
-            doc! { "$project": { "events.position": 1, "events.type": 1, "events.tenant": 1 } },
+            doc! { "$project": { "events.position": 1, "events.type": 1, "events.tenant": 1, "events.tags": 1 } },
             doc! { "$unwind": "$events" },
             doc! { "$match": events },
             doc! { "$count": "n" },
@@ -300,5 +323,31 @@ fn wanted(filter: &EventFilter) -> Option<Wanted> {
         events.insert("events.tenant", tenant.as_str());
     }
     documents.extend(events.clone());
+    if let Some(query) = &filter.query {
+        if query.items().is_empty() {
+            return None;
+        }
+        indexed |= query.is_tagged() || query.types().is_some();
+        if !query.items().iter().any(|item| item.tags.is_empty() && item.types.is_empty()) {
+            let items = query.items();
+            documents.insert("$or", items.iter().map(|one| item(one, "tags")).collect::<Vec<_>>());
+            let of_events = items.iter().map(|one| item(one, "events.tags"));
+            events.insert("$or", of_events.collect::<Vec<_>>());
+        }
+    }
     Some(Wanted { documents, events, indexed })
+}
+
+/// An item of a query, for documents or for unwound events.
+fn item(item: &QueryItem, tags_field: &str) -> Document {
+    let mut wanted = Document::new();
+    if !item.tags.is_empty() {
+        let tags: Vec<_> = item.tags.iter().map(String::as_str).collect();
+        wanted.insert(tags_field, doc! { "$all": tags });
+    }
+    if !item.types.is_empty() {
+        let types: Vec<_> = item.types.iter().map(String::as_str).collect();
+        wanted.insert("events.type", doc! { "$in": types });
+    }
+    wanted
 }

@@ -128,3 +128,25 @@ async fn queries_agree_with_the_log() {
         assert_eq!((page.events.len(), page.through), (10, after + 10));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_streams_are_refused_clearly() {
+    use potter_eventsourcing::{AppendCondition, StreamAppend};
+
+    let test = MongoDatabase::new().await;
+    let store = test.store().await;
+    let parts = |count: u64| {
+        let part = |n| {
+            let stream = StreamId::new("part", n).unwrap();
+            let event = NewEvent::new("happened", &n).unwrap();
+            StreamAppend::new(stream, ExpectedVersion::Any, vec![event])
+        };
+        (0..count).map(part).collect::<Vec<_>>()
+    };
+    let error = store.append_streams(parts(2)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("one stream"), "{error}");
+    assert_eq!(store.head_position().await.unwrap(), 0);
+    let one = store.append_if(parts(1), AppendCondition::none()).await.unwrap();
+    assert_eq!(one[0].last_version, 1);
+}
