@@ -107,6 +107,8 @@ pub use diff::{Change, Difference, differences};
 pub use domain_event::DomainEvent;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Appended, NewEvent, RecordedEvent};
+#[doc(hidden)]
+pub use projection::CheckpointStorage;
 pub use projection::{
     CaughtUp, HandlerError, InlineEventStore, OnFailure, ParkedEvent, Projection, ProjectionAdmin,
     ProjectionState, ProjectionStatus, Rebuild, Rebuildable, Rebuilt, Running, SegmentStatus,

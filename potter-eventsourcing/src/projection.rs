@@ -45,6 +45,9 @@ use async_trait::async_trait;
 use potter_core::Tx;
 
 pub use admin::ProjectionAdmin;
+pub use checkpoints::CheckpointStorage;
+#[cfg(feature = "mongodb")]
+pub(crate) use checkpoints::mongodb::MongoCheckpoints;
 pub use follow::follow;
 pub use inline::InlineEventStore;
 pub use options::{OnFailure, WorkerOptions};

@@ -39,6 +39,7 @@ pub use sqlite::SqliteEventStore;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Appended, NewEvent, RecordedEvent};
 use crate::query::EventQuery;
+use crate::projection::CheckpointStorage;
 use crate::stream_id::StreamId;
 
 /// Where events are kept. A store of your own passes `testing::conformance` (feature `testing`).
@@ -57,6 +58,12 @@ pub trait EventStore: Send + Sync + 'static {
     /// The database that the events are in, when it is one that transactions of the caller's own
     /// ([`Tx`]) can be had from: `None` on MongoDB.
     fn database(&self) -> Option<&Database>;
+
+    /// Where workers keep their checkpoints when there is no [`database`](Self::database).
+    #[doc(hidden)]
+    fn checkpoint_storage(&self) -> Option<CheckpointStorage> {
+        None
+    }
 
     /// Creates or updates the tables. Safe at every start, from many processes.
     ///
@@ -299,6 +306,10 @@ fn engine_is(wanted: Engine, found: Engine) -> Result<()> {
 impl<S: EventStore + ?Sized> EventStore for Arc<S> {
     fn database(&self) -> Option<&Database> {
         (**self).database()
+    }
+
+    fn checkpoint_storage(&self) -> Option<CheckpointStorage> {
+        (**self).checkpoint_storage()
     }
 
     async fn migrate(&self) -> Result<()> {

@@ -33,5 +33,5 @@ pub use kit::Kit;
 pub use once::{IdempotencyKey, OnceAnswer, once};
 pub use problem::{FieldProblem, Problem};
 pub use request::RequestContext;
-pub use serve::{Context, Program, StartError, run, serve};
+pub use serve::{Context, Program, StartError, run, run_with, serve};
 pub use settings::{Settings, env_parsed, env_text};

@@ -50,7 +50,20 @@ where
     F: FnOnce(Context) -> Fut,
     Fut: Future<Output = Result<Router, StartError>>,
 {
-    match start(program, app) {
+    ended(program, start(program, Settings::from_env(program.service, program.port), app))
+}
+
+/// The same for a program that is not on `DATABASE_URL`: with settings of its own.
+pub fn run_with<F, Fut>(program: Program, settings: Result<Settings, Error>, app: F) -> ExitCode
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = Result<Router, StartError>>,
+{
+    ended(program, start(program, settings, app))
+}
+
+fn ended(program: Program, outcome: Result<(), StartError>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line, whatever the error holds. Nothing can be done if stderr is closed.
@@ -61,12 +74,16 @@ where
     }
 }
 
-fn start<F, Fut>(program: Program, app: F) -> Result<(), StartError>
+fn start<F, Fut>(
+    program: Program,
+    settings: Result<Settings, Error>,
+    app: F,
+) -> Result<(), StartError>
 where
     F: FnOnce(Context) -> Fut,
     Fut: Future<Output = Result<Router, StartError>>,
 {
-    let settings = Settings::from_env(program.service, program.port)?;
+    let settings = settings?;
     let telemetry = Telemetry::builder(program.service).init()?;
     if settings.database_is_default {
         std::fs::create_dir_all("data")

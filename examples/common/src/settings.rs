@@ -96,6 +96,15 @@ impl Settings {
         Ok(Self { host, port, database_url, database_is_default })
     }
 
+    /// The same with another database in the place of `DATABASE_URL`: what the program asked for,
+    /// in a variable of its own.
+    #[must_use]
+    pub fn with_database(mut self, url: impl Into<String>) -> Self {
+        self.database_url = url.into();
+        self.database_is_default = false;
+        self
+    }
+
     /// The database's URL without its password, for logs.
     pub fn database_shown(&self) -> String {
         without_password(&self.database_url)

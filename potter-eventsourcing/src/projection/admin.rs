@@ -18,7 +18,7 @@ use potter_core::Database;
 #[derive(Clone, Debug)]
 pub struct ProjectionAdmin {
     store: DebugStore,
-    database: Database,
+    database: Option<Database>,
     checkpoints: Arc<dyn CheckpointsAdmin>,
 }
 
@@ -35,15 +35,26 @@ impl ProjectionAdmin {
     /// For the projections whose checkpoints are in the store's database.
     ///
     /// # Errors
-    /// `Unsupported` when the store has no transactions for projections.
+    /// `Unsupported` when the store keeps no checkpoints.
     pub fn new(store: Arc<dyn EventStore>) -> Result<Self> {
-        let none = || {
+        let database = store.database().cloned();
+        let checkpoints = match &database {
+            Some(database) => Some(checkpoints_admin(database)),
+            None => store.checkpoint_storage().map(|storage| storage.admin),
+        };
+        let checkpoints = checkpoints.ok_or_else(|| {
             let message = "this event store keeps no checkpoints of projections";
             Error::new(ErrorKind::Unsupported, message)
-        };
-        let database = store.database().ok_or_else(none)?.clone();
-        let checkpoints = checkpoints_admin(&database);
+        })?;
         Ok(Self { store: DebugStore(store), database, checkpoints })
+    }
+
+    fn database(&self) -> Result<&Database> {
+        self.database.as_ref().ok_or_else(|| {
+            let message = "this event store has no transactions: it has subscribers only, which \
+                           can be listed, paused, resumed and forgotten";
+            Error::new(ErrorKind::Unsupported, message)
+        })
     }
 
     pub(super) fn checkpoints(&self) -> &dyn CheckpointsAdmin {
@@ -68,9 +79,16 @@ impl ProjectionAdmin {
         let segments = self.checkpoints.segments(projection).await?;
         let head = self.store.0.head_position().await?;
         let (lag_events, oldest) =
-            waiting(&*self.store.0, &self.database, projection, &segments).await?;
+            waiting(&*self.store.0, self.database.as_ref(), projection, &segments).await?;
         let lag = match oldest {
-            Some(oldest) => (self.database.now().await? - oldest).to_std().unwrap_or_default(),
+            Some(oldest) => {
+                let now = match &self.database {
+                    Some(database) => database.now().await?,
+                    // Its clock and this machine's are near enough for people.
+                    None => chrono::Utc::now(),
+                };
+                (now - oldest).to_std().unwrap_or_default()
+            }
             None => Duration::ZERO,
         };
         let lowest = segments.iter().map(|segment| segment.position).min().unwrap_or(0);
@@ -129,7 +147,7 @@ impl ProjectionAdmin {
     /// `NotFound` when it never ran; `Handler` when its `reset` failed.
     pub async fn reset(&self, projection: &dyn Projection) -> Result<()> {
         let name = projection.name();
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database()?.begin().await?;
         let at = self.checkpoints.lock_in(&mut tx, name).await?;
         if at.is_empty() {
             return Err(no_such_projection(name));
@@ -147,7 +165,10 @@ impl ProjectionAdmin {
     /// # Errors
     /// `Unavailable` when the database is.
     pub async fn forget(&self, projection: &str) -> Result<()> {
-        let mut tx = self.database.begin().await?;
+        if self.database.is_none() {
+            return self.checkpoints.forget(projection).await;
+        }
+        let mut tx = self.database()?.begin().await?;
         self.checkpoints.lock_in(&mut tx, projection).await?;
         self.checkpoints.forget_in(&mut tx, projection).await?;
         Ok(tx.commit().await?)
@@ -181,7 +202,7 @@ impl ProjectionAdmin {
         for _ in 0..8 {
             // Read before the transaction: in memory there is one transaction at a time.
             let events = self.parked_events(name, stream).await?;
-            let mut tx = self.database.begin().await?;
+            let mut tx = self.database()?.begin().await?;
             // Nobody parks anything while the segments are locked.
             self.checkpoints.lock_in(&mut tx, name).await?;
             let now = self.checkpoints.parked_of_stream_in(&mut tx, name, stream.as_str()).await?;
@@ -207,14 +228,14 @@ impl ProjectionAdmin {
     /// # Errors
     /// `Unavailable` when the database is.
     pub async fn drop_parked(&self, projection: &str, positions: &[u64]) -> Result<u64> {
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database()?.begin().await?;
         let dropped = self.checkpoints.unpark_in(&mut tx, projection, positions).await?;
         tx.commit().await?;
         Ok(dropped)
     }
 
     async fn parked_events(&self, name: &str, stream: &StreamId) -> Result<Vec<RecordedEvent>> {
-        let mut tx = self.database.begin().await?;
+        let mut tx = self.database()?.begin().await?;
         let parked = self.checkpoints.parked_of_stream_in(&mut tx, name, stream.as_str()).await?;
         tx.rollback().await?;
         let mut events = Vec::with_capacity(parked.len());

@@ -1,6 +1,8 @@
 //! Where projections keep how far they are, and whose the segments are.
 
 mod memory;
+#[cfg(feature = "mongodb")]
+pub(crate) mod mongodb;
 mod sql;
 mod sql_admin;
 
@@ -163,6 +165,12 @@ pub(crate) trait CheckpointsAdmin: fmt::Debug + Send + Sync + 'static {
     /// Forgets a projection: checkpoints, workers, parked events.
     async fn forget_in(&self, tx: &mut Tx, projection: &str) -> Result<()>;
 
+    /// The same where there are no transactions.
+    async fn forget(&self, projection: &str) -> Result<()> {
+        let message = format!("projection {projection} is forgotten in a transaction only");
+        Err(Error::new(ErrorKind::Internal, message))
+    }
+
     async fn parked(&self, projection: &str, after: u64, limit: u64) -> Result<Vec<ParkedEvent>>;
 
     async fn parked_count(&self, projection: &str) -> Result<u64>;
@@ -176,6 +184,20 @@ pub(crate) trait CheckpointsAdmin: fmt::Debug + Send + Sync + 'static {
 
     /// Takes parked events away; answers how many there were.
     async fn unpark_in(&self, tx: &mut Tx, projection: &str, positions: &[u64]) -> Result<u64>;
+}
+
+/// Checkpoints of a store that is in no [`Database`]: for subscribers.
+#[derive(Clone, Debug)]
+pub struct CheckpointStorage {
+    pub(crate) checkpoints: Arc<dyn Checkpoints>,
+    pub(crate) admin: Arc<dyn CheckpointsAdmin>,
+}
+
+#[cfg(feature = "mongodb")]
+impl CheckpointStorage {
+    pub(crate) fn new(storage: impl Checkpoints + CheckpointsAdmin + Clone) -> Self {
+        Self { checkpoints: Arc::new(storage.clone()), admin: Arc::new(storage) }
+    }
 }
 
 /// The storage in `database`.

@@ -1,5 +1,7 @@
 //! How far behind a projection is.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use potter_core::{Database, Engine, Sql, values};
 
@@ -7,7 +9,7 @@ use super::status::{ProjectionStatus, SegmentStatus};
 use crate::SEGMENTS;
 use crate::error::Result;
 use crate::store::rows::{signed, unsigned};
-use crate::store::{EventFilter, EventStore};
+use crate::store::{EventFilter, EventStore, SegmentSet};
 
 // From the segment that is furthest behind on; those that were looked at by their own segment do
 // not count.
@@ -22,7 +24,7 @@ const WAITING: Sql = Sql::same(
 /// The events that wait, and the oldest one's time.
 pub(super) async fn waiting(
     store: &dyn EventStore,
-    database: &Database,
+    database: Option<&Database>,
     projection: &str,
     segments: &[SegmentStatus],
 ) -> Result<(u64, Option<DateTime<Utc>>)> {
@@ -32,6 +34,9 @@ pub(super) async fn waiting(
     };
     let count = u16::try_from(segments.len()).unwrap_or(SEGMENTS).max(1);
     let width = i64::from(SEGMENTS / count);
+    let Some(database) = database else {
+        return waiting_by_segments(store, segments, count).await;
+    };
     if database.engine() != Engine::Memory {
         let values = values![projection, width, signed(lowest), signed(max)];
         let rows = database.read(WAITING, values).await?;
@@ -45,4 +50,26 @@ pub(super) async fn waiting(
     });
     let times: Vec<_> = behind.map(|event| event.recorded_at).collect();
     Ok((times.len() as u64, times.into_iter().min()))
+}
+
+/// By the store's own counting: once for each position that segments are at.
+async fn waiting_by_segments(
+    store: &dyn EventStore,
+    segments: &[SegmentStatus],
+    count: u16,
+) -> Result<(u64, Option<DateTime<Utc>>)> {
+    let mut at: BTreeMap<u64, Vec<u16>> = BTreeMap::new();
+    for segment in segments {
+        at.entry(segment.position).or_default().push(segment.segment);
+    }
+    let head = store.head_position().await?;
+    let (mut waiting, mut oldest) = (0, None);
+    for (position, members) in at {
+        let filter = EventFilter::all().segments(SegmentSet::new(count, members)?);
+        waiting += store.count(position, head, &filter).await?;
+        let first = store.read_page(position, &filter, 1).await?;
+        let first = first.events.first().map(|event| event.recorded_at);
+        oldest = oldest.into_iter().chain(first).min();
+    }
+    Ok((waiting.min(ProjectionStatus::LAG_EVENTS_MAX), oldest))
 }

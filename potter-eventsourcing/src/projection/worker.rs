@@ -13,7 +13,7 @@ use super::Projection;
 use super::batch::{Applied, Pace};
 use super::checkpoints::{Checkpoints, Membership, WorkerId, checkpoints};
 use super::membership::{Heart, Member, share};
-use super::options::WorkerOptions;
+use super::options::{OnFailure, WorkerOptions};
 use super::owned::{Group, Owned};
 use super::status::ProjectionState;
 use super::subscriber::Subscriber;
@@ -81,14 +81,19 @@ impl Worker {
     }
 
     fn of_target(store: Arc<dyn EventStore>, target: Target) -> Result<Self> {
-        let Some(database) = store.database() else {
+        let checkpoints = match (store.database(), &target) {
+            (Some(database), _) => Some(checkpoints(database)),
+            (None, Target::Subscriber(_)) => store.checkpoint_storage().map(|one| one.checkpoints),
+            (None, Target::Projection(_)) => None,
+        };
+        let Some(checkpoints) = checkpoints else {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                "this event store has no transactions that a projection could be in: copy the \
-                 events to a database that has, or read pages and keep the position yourself",
+                "this event store has no transactions that a projection could be in: follow it with \
+                 a subscriber that keeps the position in the read model's own rows, or copy the \
+                 events to a database that has",
             ));
         };
-        let checkpoints = checkpoints(database);
         Ok(Self { store, checkpoints, target, options: WorkerOptions::default() })
     }
 
@@ -183,6 +188,11 @@ enum Next {
 impl Session {
     async fn start(worker: Worker) -> Result<Self> {
         let Worker { store, checkpoints, target, options } = worker;
+        if store.database().is_none() && options.on_failure != OnFailure::Stop {
+            let message = "this event store has no transactions, so events can't be parked: \
+                           OnFailure::Stop stops in front of one that fails";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let segments =
             checkpoints.register(target.name(), target.version(), options.segments).await?;
         if let Some(partition) = options.partition

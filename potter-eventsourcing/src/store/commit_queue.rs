@@ -35,6 +35,8 @@ use crate::event::Appended;
 /// How often a group is sent again after its answer was lost: a pool full of connections that
 /// died while idle is got through one by one.
 const LOST_MAX: u32 = 32;
+/// And for how long.
+const LOST_WITHIN: Duration = Duration::from_secs(60);
 /// How often a group is sent again after the database ended a deadlock or a race at its cost.
 const CONFLICTS_MAX: u32 = 8;
 /// "Unavailable" that took longer than this was no dead idle connection.
@@ -264,6 +266,7 @@ where
     Fut: Future<Output = Result<T>>,
 {
     let (mut lost, mut stale, mut conflicts) = (0, 0, 0);
+    let first = Instant::now();
     loop {
         let began = Instant::now();
         let error = match commit().await {
@@ -271,7 +274,7 @@ where
             Err(error) => error,
         };
         match error.kind() {
-            ErrorKind::Unknown if lost < LOST_MAX => lost += 1,
+            ErrorKind::Unknown if lost < LOST_MAX && first.elapsed() < LOST_WITHIN => lost += 1,
             ErrorKind::Unavailable if stale < LOST_MAX && began.elapsed() < STALE_WITHIN => {
                 stale += 1;
                 if stale > LOST_MAX / 2 {

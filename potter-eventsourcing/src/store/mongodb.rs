@@ -78,6 +78,7 @@ use super::pages::{AllCursor, next_in_stream, pages};
 use super::read::{Page, ReadAllOptions, ReadOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Appended, NewEvent, RecordedEvent};
+use crate::projection::{CheckpointStorage, MongoCheckpoints};
 use crate::snapshot::{MongoSnapshots, SnapshotStore};
 use crate::stream_id::StreamId;
 use append::Writer;
@@ -161,6 +162,10 @@ pub(crate) fn no_transactions() -> Error {
 impl EventStore for MongoEventStore {
     fn database(&self) -> Option<&Database> {
         None
+    }
+
+    fn checkpoint_storage(&self) -> Option<CheckpointStorage> {
+        Some(CheckpointStorage::new(MongoCheckpoints::new(&self.mongo)))
     }
 
     /// Creates the indexes that are missing. An existing one of the same name and another

@@ -5,3 +5,4 @@ mod documents;
 mod proxy;
 mod racing;
 mod snapshots;
+mod subscribers;

@@ -137,7 +137,8 @@ impl Writer {
     }
 
     /// "It is there already" must stay true if the primary changes.
-    async fn wait_for_repeated(&self, ids: Vec<Uuid>) -> Result<()> {
+    async fn wait_for_repeated(&self, ids: HashSet<Uuid>) -> Result<()> {
+        let ids: Vec<_> = ids.into_iter().collect();
         let began = Instant::now();
         while !ids.is_empty() && !self.durable.are_there(&ids).await? {
             if began.elapsed() > self.mongo.options.timeout {
@@ -214,7 +215,7 @@ impl Writer {
 }
 
 /// The event ids that were found, without those that are written now.
-fn repeated(appends: &[Append], planned: &Planned<'_>) -> Vec<Uuid> {
+fn repeated(appends: &[Append], planned: &Planned<'_>) -> HashSet<Uuid> {
     let written: HashSet<_> = planned.inserts.iter().map(|one| one.event.event.event_id).collect();
     let answered = appends.iter().zip(&planned.answers);
     let repeated = answered.filter(|(_, answer)| answer.as_ref().is_ok_and(|one| one.duplicate));

@@ -12,7 +12,7 @@ pub struct MongoOptions {
     pub(super) store: StoreOptions,
     pub(super) database: Option<String>,
     pub(super) prefix: String,
-    pub(super) timeout: Duration,
+    pub(crate) timeout: Duration,
     pub(super) queryable: bool,
 }
 

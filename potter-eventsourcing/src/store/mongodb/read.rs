@@ -109,7 +109,7 @@ impl Events {
         Ok(())
     }
 
-    /// Are the appends that have these positions final?
+    /// Are all of these events there? Each id once.
     pub(crate) async fn are_there(&self, ids: &[Uuid]) -> Result<bool> {
         let mut found = Known::default();
         for ids in ids.chunks(IDS_AT_ONCE) {

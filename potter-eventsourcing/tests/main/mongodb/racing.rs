@@ -127,7 +127,7 @@ async fn a_late_request_does_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_writers() {
     const WRITERS: u64 = 16;
-    const APPENDS: u64 = 12;
+    const APPENDS: u64 = 6;
     let test = MongoDatabase::new().await;
     let mut clients = Vec::new();
     for _ in 0..4 {
