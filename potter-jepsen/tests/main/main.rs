@@ -10,3 +10,6 @@ mod mutations;
 mod random;
 mod simulate;
 mod traps;
+
+#[cfg(feature = "runner")]
+mod nemesis;
