@@ -22,7 +22,6 @@ mod partition;
 mod process;
 mod procfs;
 mod proxy;
-mod random;
 mod undo;
 
 use std::collections::BTreeMap;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::Fault;
-use super::random::Random;
 use crate::error::{Error, ErrorKind, Result};
+use crate::random::Random;
 use crate::value::Value;
 
 /// Pairs (from, to): what `from` sends does not get to `to`.
@@ -75,7 +75,7 @@ impl Shape {
             return Err(invalid(message));
         }
         let mut nodes = nodes.to_vec();
-        Random::new(seed).shuffle(&mut nodes);
+        shuffle(&mut nodes, seed);
         Ok(match self {
             Self::Halves => cut(nodes.split_at(nodes.len() / 2)),
             Self::One => cut(nodes.split_at(1)),
@@ -88,6 +88,13 @@ impl Shape {
 
 fn invalid(message: String) -> Error {
     Error::new(ErrorKind::InvalidFault, message)
+}
+
+fn shuffle(nodes: &mut [String], seed: u64) {
+    let mut random = Random::new(seed);
+    for at in (1..nodes.len()).rev() {
+        nodes.swap(at, random.index(at + 1));
+    }
 }
 
 /// Nothing from the second side gets to the first.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::nemesis::random::Random;
+use crate::random::Random;
 
 /// TCP sends a lost segment again after this long, and doubles it for each further loss (RFC 6298
 /// says a second; Linux takes 200 ms between near hosts).
@@ -87,7 +87,7 @@ impl Flow {
         if rules.jitter.is_zero() {
             return rules.delay;
         }
-        let unit = self.random.lock().unwrap_or_else(PoisonError::into_inner).unit();
+        let unit = unit(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner));
         rules.delay + rules.jitter.mul_f64(unit)
     }
 
@@ -99,7 +99,7 @@ impl Flow {
         }
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         let mut losses = 0;
-        while losses < LOSSES_MAX && random.unit() < rules.loss {
+        while losses < LOSSES_MAX && unit(&mut random) < rules.loss {
             losses += 1;
         }
         if losses == 0 {
@@ -116,6 +116,12 @@ impl Flow {
             u128::try_from(bytes).unwrap_or(u128::MAX) * 1_000_000_000 / u128::from(rate.max(1));
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
+}
+
+/// A number from 0 to 1, without 1.
+#[allow(clippy::cast_precision_loss)] // 53 bits are what an f64 holds exactly.
+fn unit(random: &mut Random) -> f64 {
+    (random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// A fault that waits for a request with certain bytes in it.
