@@ -15,6 +15,18 @@ pub enum ErrorKind {
     Unsupported,
     /// The text could not be read.
     Read,
+    /// The fault is none that the nemesis makes, or its targets or parameters make no sense.
+    InvalidFault,
+    /// A fault could not be made, or not be undone.
+    Fault,
+    /// What was asked for can't work on this machine: the message says what is missing.
+    Unavailable,
+    /// A test's parts do not fit together, or one of its numbers is out of range.
+    InvalidTest,
+    /// The system under test or the workload could not be prepared, or the test itself broke down.
+    Setup,
+    /// What a test records could not be written.
+    Write,
 }
 
 /// An error of this crate. Cheap to clone; a checker's verdict is never an error.
@@ -42,6 +54,13 @@ impl Error {
         let message = "the history can't be read".into();
         let source = Some(source.into());
         Self(Arc::new(Inner { kind: ErrorKind::Read, message, line: Some(line), source }))
+    }
+
+    /// The same with what caused it.
+    #[must_use]
+    pub fn with_source(self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        let (kind, message, line) = (self.0.kind, self.0.message.clone(), self.0.line);
+        Self(Arc::new(Inner { kind, message, line, source: Some(source.into()) }))
     }
 
     /// What went wrong, to match on.

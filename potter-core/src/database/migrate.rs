@@ -79,6 +79,11 @@ const TABLE: Sql = Sql::new(
         PRIMARY KEY (owner, version))",
 );
 
+const TABLE_EXISTS: Sql = Sql::new(
+    "SELECT count(*) AS n FROM sqlite_master WHERE type = 'table' AND name = 'potter_migrations'",
+    "SELECT count(*) AS n WHERE to_regclass('potter_migrations') IS NOT NULL",
+);
+
 /// "potter" as a number: the advisory lock that migrations of all crates take.
 #[cfg(feature = "postgres")]
 const LOCK: i64 = 0x706f_7474_6572;
@@ -99,7 +104,11 @@ impl Migrations {
         if engine == Engine::Postgres {
             tx.execute("SELECT pg_advisory_xact_lock($1)", values![LOCK]).await?;
         }
-        tx.execute(TABLE, &[]).await?;
+        // Creating it again would make the server write a notice at every start.
+        let exists = tx.fetch_all(TABLE_EXISTS, &[]).await?;
+        if exists.first().map_or(Ok(0), |row| row.i64("n"))? == 0 {
+            tx.execute(TABLE, &[]).await?;
+        }
         let rows = tx
             .fetch_all(
                 "SELECT version, checksum FROM potter_migrations WHERE owner = $1 ORDER BY version",
@@ -123,11 +132,6 @@ impl Migrations {
     /// # Errors
     /// `Unavailable` when the database is.
     pub async fn status(&self, database: &Database) -> Result<Vec<MigrationStatus>> {
-        const EXISTS: Sql = Sql::new(
-            "SELECT count(*) AS n FROM sqlite_master
-             WHERE type = 'table' AND name = 'potter_migrations'",
-            "SELECT count(*) AS n WHERE to_regclass('potter_migrations') IS NOT NULL",
-        );
         const ALL: &str = "SELECT version, name, checksum, applied_at FROM potter_migrations
              WHERE owner = $1 ORDER BY version";
         let engine = database.engine();
@@ -136,7 +140,7 @@ impl Migrations {
         }
         let mut all: BTreeMap<_, _> =
             self.list.iter().map(|one| (one.version, self.pending(one, engine))).collect();
-        let exists = database.read(EXISTS, &[]).await?;
+        let exists = database.read(TABLE_EXISTS, &[]).await?;
         if exists.first().map_or(Ok(0), |row| row.i64("n"))? == 0 {
             return Ok(all.into_values().collect());
         }
