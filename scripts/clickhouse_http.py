@@ -10,6 +10,8 @@ request is a session of its own. An insert is durable when it is answered.
 What it is not: a server with users, quotas, replicas or the native protocol.
 """
 
+import email
+import email.policy
 import json
 import re
 import struct
@@ -62,6 +64,16 @@ def decompressed(body):
         else:
             raise ValueError(f"compression method {method:#x} is not supported")
     return b"".join(parts)
+
+
+def fields(body, content_type):
+    """The parts of a form: drivers send the statement and its parameters so."""
+    header = f"Content-Type: {content_type}\r\n\r\n".encode()
+    form = email.message_from_bytes(header + body, policy=email.policy.HTTP)
+    return [
+        (part.get_param("name", header="content-disposition"), part.get_payload(decode=True).decode())
+        for part in form.iter_parts()
+    ]
 
 
 def execute(path, parameters, statement, rows):
@@ -150,6 +162,9 @@ class Handler(BaseHTTPRequestHandler):
             rows = self.body()
             if options.get("decompress") == "1":
                 rows = decompressed(rows)
+            if self.headers.get("Content-Type", "").startswith("multipart/form-data"):
+                parameters += fields(rows, self.headers["Content-Type"])
+                options, rows = dict(parameters), b""
             statement = options.get("query", "")
             if not INSERT.match(statement):
                 # What of the statement is in the body follows what is in the address.
