@@ -6,7 +6,13 @@
 
 mod brute_linear;
 mod brute_txn;
+#[cfg(feature = "runner")]
+mod generators;
 mod mutations;
 mod random;
+#[cfg(feature = "runner")]
+mod runner;
+#[cfg(feature = "runner")]
+mod sim;
 mod simulate;
 mod traps;
