@@ -91,6 +91,7 @@ mod domain_event;
 mod error;
 mod event;
 mod projection;
+mod query;
 mod replay;
 mod repository;
 mod schema;
@@ -111,6 +112,7 @@ pub use projection::{
     ProjectionState, ProjectionStatus, Rebuild, Rebuildable, Rebuilt, Running, SegmentStatus,
     ShadowTable, Subscriber, Worker, WorkerOptions, WorkerPool, follow,
 };
+pub use query::{EventQuery, QueryItem};
 pub use replay::{Replay, ReplayProgress};
 pub use repository::{At, ExecuteError, Executed, Loaded, Repository, TimelineEntry, WhatIf};
 pub use schema::MIGRATIONS;
@@ -119,9 +121,9 @@ pub use snapshot::{
     Snapshots, Snapshottable, TimeBased, snapshot_store,
 };
 pub use store::{
-    Direction, EventFilter, EventStore, ExpectedVersion, MemoryEventStore, Page,
-    PostgresEventStore, ReadAllOptions, ReadOptions, SegmentSet, SqliteEventStore, StoreOptions,
-    event_store, event_store_with,
+    AppendCondition, Direction, EventFilter, EventStore, ExpectedVersion, Matching,
+    MemoryEventStore, Page, PostgresEventStore, ReadAllOptions, ReadOptions, SegmentSet,
+    SqliteEventStore, StoreOptions, StreamAppend, event_store, event_store_with,
 };
 pub use stream_id::{SEGMENTS, StreamId};
 pub use upcast::{UnknownEvents, Upcast, Upcasters};
