@@ -111,7 +111,7 @@ impl Fault {
         let entry = |name: &str, value| (Value::Keyword(name.into()), value);
         let targets = self.targets.iter().map(|name| Value::Str(name.as_str().into())).collect();
         let params = self.params.iter().map(|(name, value)| entry(name, value.clone())).collect();
-        Value::Map(vec![
+        Value::Map(thin_vec::thin_vec![
             entry("kind", Value::Str(self.kind.as_str().into())),
             entry("targets", Value::List(targets)),
             entry("params", Value::Map(params)),

@@ -64,7 +64,7 @@ impl Faults {
         let entry = |name: &str, value| (Value::Keyword(name.into()), value);
         let more = [
             entry("verified", Value::Bool(verified)),
-            entry("detail", Value::Str(detail.into_boxed_str())),
+            entry("detail", Value::Str(detail.into())),
         ];
         match &mut event.value {
             Value::Map(entries) => entries.extend(more),
