@@ -159,8 +159,8 @@ async fn namespaces_are_partitioned_and_healed() {
     old.write_all(b"ping").await.unwrap();
     old.read_exact(&mut bytes).await.unwrap();
 
-    let sides =
-        Value::List(vec![Value::List(vec![text("b")]), Value::List(vec![text("a"), text("c")])]);
+    let sides: Value =
+        [vec![text("b")], vec![text("a"), text("c")]].map(Value::from).into_iter().collect();
     let injected = nodes.inject(&Fault::new("partition").param("sides", sides)).await.unwrap();
     assert!(injected.verified, "{}", injected.detail);
     assert!(injected.detail.contains("a->b") && !injected.detail.contains("a->c"));
