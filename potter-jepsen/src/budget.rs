@@ -41,7 +41,7 @@ impl Budget {
             bytes_max: self.bytes,
             bytes: Arc::default(),
             cancel: self.cancel.clone(),
-            lost: Arc::default(),
+            lost: Vec::new(),
             ticks: 0,
         }
     }
@@ -54,8 +54,8 @@ pub(crate) struct Meter {
     bytes_max: usize,
     bytes: Arc<AtomicUsize>,
     cancel: Arc<AtomicBool>,
-    /// Another thread has the answer.
-    lost: Arc<AtomicBool>,
+    /// Another thread has the answer: of the races that this search takes part in.
+    lost: Vec<Arc<AtomicBool>>,
     ticks: u32,
 }
 
@@ -71,7 +71,7 @@ impl Meter {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(Reason::new(ReasonKind::Cancelled, "the check was cancelled"));
         }
-        if self.lost.load(Ordering::Relaxed) {
+        if self.lost.iter().any(|lost| lost.load(Ordering::Relaxed)) {
             return Err(Reason::new(ReasonKind::Cancelled, "another search was faster"));
         }
         if self.bytes.load(Ordering::Relaxed) > self.bytes_max {
@@ -95,7 +95,9 @@ impl Meter {
     /// A meter for one of several racing searches, with the flag that stops only those.
     pub(crate) fn racer(&self) -> (Self, Arc<AtomicBool>) {
         let lost = Arc::new(AtomicBool::new(false));
-        (Self { lost: lost.clone(), ..self.clone() }, lost)
+        let mut racer = self.clone();
+        racer.lost.push(lost.clone());
+        (racer, lost)
     }
 
     /// This clock with the bytes and flags of `other`.

@@ -21,6 +21,12 @@ pub enum ErrorKind {
     Fault,
     /// What was asked for can't work on this machine: the message says what is missing.
     Unavailable,
+    /// A test's parts do not fit together, or one of its numbers is out of range.
+    InvalidTest,
+    /// The system under test or the workload could not be prepared, or the test itself broke down.
+    Setup,
+    /// What a test records could not be written.
+    Write,
 }
 
 /// An error of this crate. Cheap to clone; a checker's verdict is never an error.

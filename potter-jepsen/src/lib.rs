@@ -24,16 +24,24 @@
 //! ```
 
 pub mod checkers;
+#[cfg(feature = "runner")]
+pub mod generator;
 pub mod linear;
 #[cfg(feature = "runner")]
 pub mod nemesis;
 pub mod report;
+#[cfg(feature = "runner")]
+pub mod runner;
+#[cfg(feature = "runner")]
+pub mod sim;
 pub mod txn;
 
 mod budget;
 mod error;
 mod history;
 mod load;
+#[cfg(feature = "runner")]
+mod random;
 mod shrink;
 mod spec;
 mod syntax;
@@ -44,6 +52,8 @@ pub use budget::Budget;
 pub use error::{Error, ErrorKind, Result};
 pub use history::{Event, EventKind, History, Operation, Outcome, Process};
 pub use load::{Format, Loaded, load, load_str};
+#[cfg(feature = "runner")]
+pub use random::Random;
 pub use shrink::{Shrunk, shrink};
 pub use spec::Spec;
 pub use value::Value;
@@ -56,6 +66,6 @@ pub(crate) fn index(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "runner"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -16,7 +16,9 @@ mod replay;
 mod used;
 mod wgl;
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::budget::{Budget, Meter};
 use crate::error::Result;
@@ -33,6 +35,9 @@ use problem::Problem;
 
 /// How long the first search runs alone, before a second one is worth a thread.
 const ALONE: Duration = Duration::from_millis(30);
+
+/// How long keys are looked at one after the other, before threads are worth it.
+const SHARE_AFTER: Duration = Duration::from_millis(2);
 
 /// Which algorithms may be used; all, unless a test or a benchmark looks at one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -100,22 +105,14 @@ impl<M: Model> Checker for Linearizability<M> {
         }
         let meter = budget.start();
         let (mut orders, mut unknown) = (Vec::with_capacity(problems.len()), None);
-        for problem in &problems {
-            match self.decide(problem, &meter) {
-                Ok(Outcome::Order(order)) => match replay::order(&self.model, problem, &order) {
-                    Ok(()) => orders.push(problem.ids(&order)),
-                    Err(why) => {
-                        unknown.get_or_insert(Reason::new(ReasonKind::NotVerified, why));
-                    }
-                },
-                Ok(Outcome::Stuck(stuck)) => match self.confirm(problem, &stuck, &meter) {
-                    Ok(()) => {
-                        let found = self.counterexample(history, problem, &stuck);
-                        return Ok(Analysis::new(name, Verdict::invalid(found)));
-                    }
-                    Err(reason) => _ = unknown.get_or_insert(reason),
-                },
-                Err(reason) => _ = unknown.get_or_insert(reason),
+        for (problem, judged) in problems.iter().zip(self.judge_all(&problems, &meter)) {
+            match judged {
+                Judged::Order(ids) => orders.push(ids),
+                Judged::Contradiction(stuck) => {
+                    let found = self.counterexample(history, problem, &stuck);
+                    return Ok(Analysis::new(name, Verdict::invalid(found)));
+                }
+                Judged::Unknown(reason) => _ = unknown.get_or_insert(reason),
             }
         }
         let verdict = match unknown {
@@ -123,6 +120,95 @@ impl<M: Model> Checker for Linearizability<M> {
             None => Verdict::Valid { witness: Witness::Linearization(orders) },
         };
         Ok(Analysis::new(name, verdict))
+    }
+}
+
+/// What is known of one key, checked.
+enum Judged {
+    /// Indices into the history's operations, in a legal order.
+    Order(Vec<u32>),
+    Contradiction(Stuck),
+    Unknown(Reason),
+}
+
+impl<M: Model> Linearizability<M> {
+    /// One answer for each key, up to and with the first contradiction. Keys know nothing of each
+    /// other: when the first ones have taken a while, all processors share the rest. Which
+    /// contradiction is reported does not depend on that.
+    fn judge_all(&self, problems: &[Problem<M::Op>], meter: &Meter) -> Vec<Judged> {
+        let begin = Instant::now();
+        let mut answers = Vec::with_capacity(problems.len());
+        for problem in problems {
+            if begin.elapsed() > SHARE_AFTER && problems.len() > answers.len() + 1 {
+                let rest = &problems[answers.len()..];
+                answers.extend(self.judge_together(rest, meter));
+                break;
+            }
+            answers.push(self.judge(problem, meter));
+            if matches!(answers.last(), Some(Judged::Contradiction(_))) {
+                break;
+            }
+        }
+        answers
+    }
+
+    fn judge_together(&self, problems: &[Problem<M::Op>], meter: &Meter) -> Vec<Judged> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let next = AtomicUsize::new(0);
+        // Nobody asks what stands behind the first contradiction: not begun, or stopped.
+        let end = AtomicUsize::new(problems.len());
+        let running: std::sync::Mutex<Vec<(usize, Arc<AtomicBool>)>> = std::sync::Mutex::default();
+        let list = || running.lock().unwrap_or_else(PoisonError::into_inner);
+        let work = || {
+            let mut mine = Vec::new();
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let (meter, stop) = meter.racer();
+                list().push((at, stop));
+                // After that: who finds a contradiction lowers the end first, then stops the list.
+                if at >= end.load(Ordering::SeqCst) {
+                    return mine;
+                }
+                let judged = self.judge(&problems[at], &meter);
+                if matches!(judged, Judged::Contradiction(_)) {
+                    end.fetch_min(at + 1, Ordering::SeqCst);
+                    list().iter().filter(|(n, _)| *n > at).for_each(|(_, stop)| {
+                        stop.store(true, Ordering::Relaxed);
+                    });
+                }
+                list().retain(|(n, _)| *n != at);
+                mine.push((at, judged));
+            }
+        };
+        let mut all = std::thread::scope(|scope| {
+            let others: Vec<_> =
+                (1..threads.min(problems.len())).map(|_| scope.spawn(work)).collect();
+            let mut all = work();
+            for other in others {
+                match other.join() {
+                    Ok(theirs) => all.extend(theirs),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            all
+        });
+        all.sort_by_key(|(at, _)| *at);
+        all.truncate(end.into_inner());
+        all.into_iter().map(|(_, judged)| judged).collect()
+    }
+
+    fn judge(&self, problem: &Problem<M::Op>, meter: &Meter) -> Judged {
+        match self.decide(problem, meter) {
+            Ok(Outcome::Order(order)) => match replay::order(&self.model, problem, &order) {
+                Ok(()) => Judged::Order(problem.ids(&order)),
+                Err(why) => Judged::Unknown(Reason::new(ReasonKind::NotVerified, why)),
+            },
+            Ok(Outcome::Stuck(stuck)) => match self.confirm(problem, &stuck, meter) {
+                Ok(()) => Judged::Contradiction(stuck),
+                Err(reason) => Judged::Unknown(reason),
+            },
+            Err(reason) => Judged::Unknown(reason),
+        }
     }
 }
 
@@ -158,13 +244,13 @@ impl<M: Model> Linearizability<M> {
             let other = scope.spawn(|| {
                 let answer = wgl::search(&self.model, problem, wgl_meter);
                 if answer.is_ok() {
-                    stop_jit.store(true, std::sync::atomic::Ordering::Relaxed);
+                    stop_jit.store(true, Ordering::Relaxed);
                 }
                 answer
             });
             let answer = jit::search(&self.model, problem, jit_meter);
             if answer.is_ok() {
-                stop_wgl.store(true, std::sync::atomic::Ordering::Relaxed);
+                stop_wgl.store(true, Ordering::Relaxed);
             }
             let other = other.join().unwrap_or_else(|_| {
                 Err(Reason::new(ReasonKind::NotVerified, "the model panicked in a search"))

@@ -54,8 +54,14 @@ pub(crate) fn faults(history: &History) -> Vec<(String, usize, usize)> {
         if event.process != Process::NEMESIS || event.kind == EventKind::Invoke {
             continue;
         }
+        // The runner's own events say which they are; of others the name has to do.
+        let injected = event.value.get("kind").is_some();
         let heals = ["stop", "heal", "resume", "reset", "restart", "recover"];
-        if heals.iter().any(|word| event.f.contains(word)) {
+        if &*event.f == "heal" {
+            for n in open.drain(..) {
+                windows[n].2 = at;
+            }
+        } else if !injected && heals.iter().any(|word| event.f.contains(word)) {
             if let Some(n) = open.pop() {
                 windows[n].2 = at;
             }

@@ -78,7 +78,7 @@ impl Program {
         Some(line["address"].as_str()?.to_owned())
     }
 
-    /// Where it listens: host and port.
+    /// Where it listens: `127.0.0.1:8080`.
     pub fn address(&self) -> &str {
         &self.address
     }

@@ -42,48 +42,87 @@ fn take<const N: usize>(mask: &mut Mask<N>, slot: usize) {
 }
 
 /// Configurations of which none makes another superfluous.
+///
+/// Those of one place (state and mask) form a list through `next`, so that a place costs no
+/// allocation of its own: most hold one configuration.
 struct Antichain<const N: usize> {
     all: Vec<Config<N>>,
-    alive: Vec<bool>,
-    places: FxHashMap<(u32, Mask<N>), Vec<u32>>,
+    /// The next one of the same place, or [`END`]; [`DEAD`] for one that was made superfluous.
+    next: Vec<u32>,
+    heads: FxHashMap<(u32, Mask<N>), u32>,
 }
+
+const END: u32 = u32::MAX;
+const DEAD: u32 = u32::MAX - 1;
 
 impl<const N: usize> Antichain<N> {
     fn new() -> Self {
-        Self { all: Vec::new(), alive: Vec::new(), places: FxHashMap::default() }
+        Self { all: Vec::new(), next: Vec::new(), heads: FxHashMap::default() }
     }
 
     fn clear(&mut self) {
+        // Emptying a table costs its capacity: one large step must not slow all later ones down.
+        if self.heads.capacity() > 256 && self.heads.len() < self.heads.capacity() / 16 {
+            self.heads = FxHashMap::default();
+        }
         self.all.clear();
-        self.alive.clear();
-        self.places.clear();
+        self.next.clear();
+        self.heads.clear();
+    }
+
+    fn alive(&self, at: usize) -> bool {
+        self.next[at] != DEAD
     }
 
     fn insert(&mut self, config: Config<N>, sets: &UsedSets) {
-        let here = self.places.entry((config.state, config.mask)).or_default();
-        if here.iter().any(|&n| sets.within(self.all[n as usize].used, config.used)) {
-            return;
-        }
-        here.retain(|&n| {
-            let dominated = sets.within(config.used, self.all[n as usize].used);
-            if dominated {
-                self.alive[n as usize] = false;
+        let new = index(self.all.len());
+        let mut first = END;
+        if let Some(head) = self.heads.insert((config.state, config.mask), new) {
+            let mut at = head;
+            while at != END {
+                if sets.within(self.all[at as usize].used, config.used) {
+                    self.heads.insert((config.state, config.mask), head);
+                    return;
+                }
+                at = self.next[at as usize];
             }
-            !dominated
-        });
-        here.push(index(self.all.len()));
+            first = self.without_dominated(head, config.used, sets);
+        }
         self.all.push(config);
-        self.alive.push(true);
+        self.next.push(first);
+    }
+
+    /// Takes those out of the list from `head` on that used at least `used`. Gives its new head.
+    fn without_dominated(&mut self, head: u32, used: u32, sets: &UsedSets) -> u32 {
+        let (mut first, mut last, mut at) = (END, END, head);
+        while at != END {
+            let after = self.next[at as usize];
+            if sets.within(used, self.all[at as usize].used) {
+                self.next[at as usize] = DEAD;
+            } else {
+                match last {
+                    END => first = at,
+                    _ => self.next[last as usize] = at,
+                }
+                last = at;
+            }
+            at = after;
+        }
+        if last != END {
+            self.next[last as usize] = END;
+        }
+        first
     }
 
     fn drain_alive(&mut self, into: &mut Vec<Config<N>>) {
         into.clear();
-        into.extend(self.all.iter().zip(&self.alive).filter(|(_, alive)| **alive).map(|(c, _)| *c));
+        let all = self.all.iter().zip(&self.next);
+        into.extend(all.filter(|(_, next)| **next != DEAD).map(|(config, _)| *config));
     }
 
     fn bytes(&self) -> usize {
-        self.all.capacity() * (size_of::<Config<N>>() + 1)
-            + self.places.capacity() * (size_of::<(u32, Mask<N>)>() + 40)
+        self.all.capacity() * (size_of::<Config<N>>() + 4)
+            + self.heads.capacity() * (size_of::<(u32, Mask<N>)>() + 8)
     }
 }
 
@@ -250,7 +289,7 @@ impl<'p, M: Model, const N: usize> Search<'p, M, N> {
         }
         let mut at = 0;
         while at < self.explored.all.len() {
-            if self.explored.alive[at] {
+            if self.explored.alive(at) {
                 self.expand(self.explored.all[at], slot)?;
             }
             at += 1;

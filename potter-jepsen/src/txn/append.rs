@@ -1,6 +1,11 @@
 //! Lists: the longest read of a key is the order of its versions, every other read is a prefix.
+//!
+//! Keys are looked at one after the other, each with all of its steps: what is known of one key then
+//! fits into the processor's cache, however long the history is. What one key says of a transaction
+//! of unknown outcome (that it took effect) counts for all its keys, so the edges follow in a second
+//! pass.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::compile::Txns;
 use super::edges::{Facts, Gate, INITIAL, Read};
@@ -10,108 +15,204 @@ use crate::history::{History, Outcome};
 use crate::index;
 use crate::value::Value;
 
-/// Who appended an element, and whether it appended more to the same key later.
-#[derive(Clone, Copy)]
-struct Append {
-    txn: u32,
-    last: bool,
+/// No transaction.
+const NONE: u32 = u32::MAX;
+
+/// Slices of one vector, one for each key: a vector of its own would cost more than it holds.
+struct PerKey<T> {
+    items: Vec<T>,
+    /// Where the slice of each key ends.
+    ends: Vec<usize>,
 }
 
-type Appends<'h> = FxHashMap<(u32, &'h Value), Append>;
+impl<T> PerKey<T> {
+    fn new() -> Self {
+        Self { items: Vec::new(), ends: Vec::new() }
+    }
+
+    /// Ends the slice of the current key.
+    fn close(&mut self) {
+        self.ends.push(self.items.len());
+    }
+
+    fn of(&self, key: u32) -> &[T] {
+        let key = key as usize;
+        let start = key.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.items[start..self.ends[key]]
+    }
+}
+
+/// A step on a key.
+#[derive(Clone, Copy)]
+struct Step<'h> {
+    txn: u32,
+    write: bool,
+    value: &'h Value,
+}
+
+/// The steps of each key, in the order of their transactions. By counting, so in linear time.
+fn by_key<'h>(txns: &Txns<'h>) -> PerKey<Step<'h>> {
+    let mut ends = vec![0_usize; txns.keys.len()];
+    let all = || (0..txns.all.len()).flat_map(|n| txns.micros(n).iter().map(move |m| (n, m)));
+    for (_, micro) in all() {
+        ends[micro.key as usize] += 1;
+    }
+    let mut places = Vec::with_capacity(ends.len());
+    let mut sum = 0;
+    for end in &mut ends {
+        places.push(sum);
+        sum += *end;
+        *end = sum;
+    }
+    let nothing = Step { txn: NONE, write: false, value: &Value::Nil };
+    let mut items = vec![nothing; sum];
+    for (n, micro) in all() {
+        let place = &mut places[micro.key as usize];
+        items[*place] = Step { txn: index(n), write: micro.write, value: micro.value };
+        *place += 1;
+    }
+    PerKey { items, ends }
+}
+
+/// An element of a key.
+#[derive(Clone, Copy)]
+struct Element {
+    /// Who appended it, [`NONE`] if nobody did.
+    txn: u32,
+    /// That transaction appended no more to the key later.
+    last: bool,
+    /// The longest read shows it.
+    shown: bool,
+}
+
+type Elements<'h> = FxHashMap<&'h Value, Element>;
+
+/// What the first pass leaves for the second.
+struct Found<'h> {
+    trunks: Vec<&'h [Value]>,
+    /// Who appended the elements of the trunk.
+    rows: PerKey<u32>,
+    /// Who saw how much of the trunk: (length, transaction).
+    seen: PerKey<(u32, u32)>,
+    /// Who appended to the key, and whether one of the elements was never seen.
+    appenders: PerKey<(u32, bool)>,
+}
 
 pub(super) fn analyse<'h>(history: &'h History, txns: Txns<'h>, options: &Options) -> Facts<'h> {
     let mut facts = Facts::new(history, txns);
     facts.initial = Some(Value::Nil);
-    let appends = appends(&mut facts);
-    let trunks = trunks(&facts.txns);
-    for (key, trunk) in (0_u32..).zip(&trunks) {
-        check_trunk(&mut facts, &appends, key, trunk, options);
+    let steps = by_key(&facts.txns);
+    let mut found = Found {
+        trunks: Vec::with_capacity(facts.txns.keys.len()),
+        rows: PerKey::new(),
+        seen: PerKey::new(),
+        appenders: PerKey::new(),
+    };
+    for key in 0..index(facts.txns.keys.len()) {
+        let steps = steps.of(key);
+        let mut elements = elements(&mut facts, key, steps);
+        let trunk = trunk(steps);
+        check_trunk(&mut facts, &mut elements, key, trunk, options);
+        let row = trunk.iter().map(|element| elements.get(element).map_or(NONE, |e| e.txn));
+        found.rows.items.extend(row);
+        found.rows.close();
+        appenders(&elements, steps, &mut found.appenders);
+        reads(&mut facts, &elements, (key, trunk), steps, &mut found.seen);
+        found.trunks.push(trunk);
     }
-    let seen = read_all(&mut facts, &appends, &trunks);
-    connect(&mut facts, &appends, &trunks, &seen);
-    facts.trunks = Some(trunks);
+    drop(steps);
+    connect(&mut facts, &found);
+    facts.trunks = Some(found.trunks);
     facts
 }
 
-fn appends<'h>(facts: &mut Facts<'h>) -> Appends<'h> {
-    let mut appends: Appends<'h> = FxHashMap::default();
-    for n in 0..facts.txns.all.len() {
-        let mut mine: Vec<(u32, &Value)> = Vec::new();
-        for micro in facts.txns.micros(n).iter().filter(|micro| micro.write) {
-            let append = Append { txn: index(n), last: true };
-            if let Some(before) = appends.insert((micro.key, micro.value), append) {
-                facts.ambiguous = Some(format!(
-                    "{} was appended to key {} by {} and again by {}: elements of a key must differ",
-                    micro.value,
-                    facts.key(micro.key),
-                    facts.history.describe(facts.op(before.txn) as usize),
-                    facts.history.describe(facts.op(index(n)) as usize),
-                ));
-            }
-            if let Some(earlier) = mine.iter_mut().find(|(key, _)| *key == micro.key) {
-                if let Some(append) = appends.get_mut(&(micro.key, earlier.1)) {
-                    append.last = false;
-                }
-                earlier.1 = micro.value;
-            } else {
-                mine.push((micro.key, micro.value));
-            }
+fn elements<'h>(facts: &mut Facts<'h>, key: u32, steps: &[Step<'h>]) -> Elements<'h> {
+    let mut elements = Elements::default();
+    let mut previous: Option<Step<'h>> = None;
+    for step in steps.iter().filter(|step| step.write) {
+        let element = Element { txn: step.txn, last: true, shown: false };
+        if let Some(before) = elements.insert(step.value, element) {
+            facts.ambiguous = Some(format!(
+                "{} was appended to key {} by {} and again by {}: elements of a key must differ",
+                step.value,
+                facts.key(key),
+                facts.history.describe(facts.op(before.txn) as usize),
+                facts.history.describe(facts.op(step.txn) as usize),
+            ));
         }
+        if let Some(before) = previous.filter(|before| before.txn == step.txn)
+            && let Some(element) = elements.get_mut(before.value)
+        {
+            element.last = false;
+        }
+        previous = Some(*step);
     }
-    appends
+    elements
 }
 
 fn items(value: &Value) -> &[Value] {
     value.as_items().unwrap_or(&[])
 }
 
-fn trunks<'h>(txns: &Txns<'h>) -> Vec<&'h [Value]> {
-    let mut trunks: Vec<&'h [Value]> = vec![&[]; txns.keys.len()];
-    for n in 0..txns.all.len() {
-        for micro in txns.micros(n).iter().filter(|micro| !micro.write) {
-            let seen = items(micro.value);
-            let trunk = &mut trunks[micro.key as usize];
-            if seen.len() > trunk.len() {
-                *trunk = seen;
-            }
+/// The first of the longest reads.
+fn trunk<'h>(steps: &[Step<'h>]) -> &'h [Value] {
+    let mut trunk: &'h [Value] = &[];
+    for step in steps.iter().filter(|step| !step.write) {
+        let seen = items(step.value);
+        if seen.len() > trunk.len() {
+            trunk = seen;
         }
     }
-    trunks
+    trunk
 }
 
 /// Elements that stand twice, that nobody appended, or that were taken back. Marks those of unknown
 /// outcome as having happened.
 fn check_trunk<'h>(
     facts: &mut Facts<'h>,
-    appends: &Appends<'h>,
+    elements: &mut Elements<'h>,
     key: u32,
     trunk: &'h [Value],
     options: &Options,
 ) {
-    let mut seen: FxHashSet<&Value> = FxHashSet::default();
-    for element in trunk {
+    for value in trunk {
         let name = facts.key(key);
-        if !seen.insert(element) {
-            let message = format!("a read of key {name} shows {element} twice: {}", Short(trunk));
+        let unknown = Element { txn: NONE, last: true, shown: false };
+        let element = elements.entry(value).or_insert(unknown);
+        if std::mem::replace(&mut element.shown, true) {
+            let message = format!("a read of key {name} shows {value} twice: {}", Short(trunk));
             facts.anomaly(Level::ReadUncommitted, "duplicate-elements", message, &[]);
         }
-        match appends.get(&(key, element)).map(|append| append.txn) {
-            None if options.unwritten_is_anomaly => {
-                let message = format!("key {name} shows {element}, which nobody appended");
+        match element.txn {
+            NONE if options.unwritten_is_anomaly => {
+                let message = format!("key {name} shows {value}, which nobody appended");
                 facts.anomaly(Level::ReadCommitted, "garbage-read", message, &[]);
             }
-            None => {
-                facts.notes.push(format!("nobody here appended {element} to key {name}"));
+            NONE => {
+                facts.notes.push(format!("nobody here appended {value} to key {name}"));
                 facts.notes.truncate(50);
             }
-            Some(writer) if facts.txns.all[writer as usize].outcome == Outcome::Fail => {
+            writer if facts.txns.all[writer as usize].outcome == Outcome::Fail => {
                 let who = facts.history.describe(facts.op(writer) as usize);
-                let message = format!("key {name} shows {element}, which was aborted: {who}");
+                let message = format!("key {name} shows {value}, which was aborted: {who}");
                 facts.anomaly(Level::ReadCommitted, "G1a", message, &[writer]);
             }
-            Some(writer) => facts.included[writer as usize] = true,
+            writer => facts.included[writer as usize] = true,
         }
     }
+}
+
+fn appenders(elements: &Elements<'_>, steps: &[Step<'_>], into: &mut PerKey<(u32, bool)>) {
+    let mut current: Option<(u32, bool)> = None;
+    for step in steps.iter().filter(|step| step.write) {
+        let unseen = elements.get(step.value).is_none_or(|element| !element.shown);
+        match &mut current {
+            Some((txn, any)) if *txn == step.txn => *any |= unseen,
+            _ => into.items.extend(current.replace((step.txn, unseen))),
+        }
+    }
+    into.items.extend(current);
+    into.close();
 }
 
 struct Short<'v>(&'v [Value]);
@@ -119,198 +220,175 @@ struct Short<'v>(&'v [Value]);
 impl std::fmt::Display for Short<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.0.len() <= 24 {
-            return write!(f, "{}", Value::List(self.0.to_vec()));
+            return write!(f, "{}", Value::from(self.0.to_vec()));
         }
-        let tail = Value::List(self.0[self.0.len() - 12..].to_vec());
+        let tail = Value::from(self.0[self.0.len() - 12..].to_vec());
         write!(f, "{} elements, at the end {tail}", self.0.len())
     }
 }
 
-/// A key, what a transaction saw of it, and what it appended since.
-type Known<'h> = (u32, Option<&'h [Value]>, Vec<&'h Value>);
-
-/// By key, who saw how much of the trunk: (length, transaction).
-type Seen = Vec<Vec<(u32, u32)>>;
-
-fn read_all<'h>(facts: &mut Facts<'h>, appends: &Appends<'h>, trunks: &[&'h [Value]]) -> Seen {
-    let mut seen: Seen = vec![Vec::new(); facts.txns.keys.len()];
-    for n in 0..facts.txns.all.len() {
-        if facts.txns.all[n].outcome != Outcome::Ok {
+/// Compares every read with the trunk, and with what its own transaction knew of the key by then:
+/// what it had seen, and what it had appended since.
+fn reads<'h>(
+    facts: &mut Facts<'h>,
+    elements: &Elements<'h>,
+    (key, trunk): (u32, &'h [Value]),
+    steps: &[Step<'h>],
+    seen: &mut PerKey<(u32, u32)>,
+) {
+    let mut base: Option<&'h [Value]> = None;
+    let mut own: Vec<&'h Value> = Vec::new();
+    let mut current = NONE;
+    for step in steps {
+        if facts.txns.all[step.txn as usize].outcome != Outcome::Ok {
             continue;
         }
-        // What this transaction knows of a key: what it saw, and what it appended since.
-        let mut known: Vec<Known<'h>> = Vec::new();
-        let micros = facts.txns.micros(n).to_vec();
-        for micro in micros {
-            let place = match known.iter().position(|(key, ..)| *key == micro.key) {
-                Some(place) => place,
-                None => {
-                    known.push((micro.key, None, Vec::new()));
-                    known.len() - 1
-                }
-            };
-            let (_, base, own) = &mut known[place];
-            if micro.write {
-                own.push(micro.value);
-                continue;
-            }
-            let list = items(micro.value);
-            let before = list.len().checked_sub(own.len());
-            let own_there = before.is_some_and(|at| list[at..].iter().eq(own.iter().copied()));
-            let base_there = base.is_none_or(|base| before.is_some_and(|at| &list[..at] == base));
-            let first = base.is_none() && own.is_empty();
-            *base = Some(list);
+        if step.txn != current {
+            current = step.txn;
+            base = None;
             own.clear();
-            let name = facts.key(micro.key);
-            if !(own_there && base_there) {
-                let message = format!(
-                    "{} read key {name} as {}, which contradicts its own earlier steps",
-                    facts.history.describe(facts.op(index(n)) as usize),
-                    Short(list),
-                );
-                facts.anomaly(Level::ReadCommitted, "internal", message, &[index(n)]);
-            }
-            let trunk = trunks[micro.key as usize];
-            if !trunk.starts_with(list) {
-                let message = format!(
-                    "key {name} was read as {} and as {}: neither is the beginning of the other",
-                    Short(list),
-                    Short(trunk),
-                );
-                facts.anomaly(Level::ReadCommitted, "incompatible-order", message, &[index(n)]);
-                check_stray(facts, appends, micro.key, list, index(n));
-                continue;
-            }
-            if first || !base_there {
-                seen[micro.key as usize].push((index(list.len()), index(n)));
-                intermediate(facts, appends, micro.key, list, index(n));
-            }
+        }
+        if step.write {
+            own.push(step.value);
+            continue;
+        }
+        let list = items(step.value);
+        let before = list.len().checked_sub(own.len());
+        let own_there = before.is_some_and(|at| list[at..].iter().eq(own.iter().copied()));
+        let base_there = base.is_none_or(|base| before.is_some_and(|at| &list[..at] == base));
+        let first = base.is_none() && own.is_empty();
+        base = Some(list);
+        own.clear();
+        let name = facts.key(key);
+        if !(own_there && base_there) {
+            let message = format!(
+                "{} read key {name} as {}, which contradicts its own earlier steps",
+                facts.history.describe(facts.op(step.txn) as usize),
+                Short(list),
+            );
+            facts.anomaly(Level::ReadCommitted, "internal", message, &[step.txn]);
+        }
+        if !trunk.starts_with(list) {
+            let message = format!(
+                "key {name} was read as {} and as {}: neither is the beginning of the other",
+                Short(list),
+                Short(trunk),
+            );
+            facts.anomaly(Level::ReadCommitted, "incompatible-order", message, &[step.txn]);
+            check_stray(facts, elements, key, list, step.txn);
+            continue;
+        }
+        if first || !base_there {
+            seen.items.push((index(list.len()), step.txn));
+            intermediate(facts, elements, key, list, step.txn);
         }
     }
-    seen
+    seen.close();
 }
 
 /// A read that is not part of the trunk still may not show what was aborted.
 fn check_stray<'h>(
     facts: &mut Facts<'h>,
-    appends: &Appends<'h>,
+    elements: &Elements<'h>,
     key: u32,
     list: &'h [Value],
     reader: u32,
 ) {
-    for element in list {
-        let Some(append) = appends.get(&(key, element)) else { continue };
-        if facts.txns.all[append.txn as usize].outcome == Outcome::Fail {
-            let message = format!("key {} showed {element}, which was aborted", facts.key(key));
-            facts.anomaly(Level::ReadCommitted, "G1a", message, &[append.txn, reader]);
+    for value in list {
+        let Some(element) = elements.get(value).filter(|e| e.txn != NONE) else { continue };
+        if facts.txns.all[element.txn as usize].outcome == Outcome::Fail {
+            let message = format!("key {} showed {value}, which was aborted", facts.key(key));
+            facts.anomaly(Level::ReadCommitted, "G1a", message, &[element.txn, reader]);
         }
     }
 }
 
 fn intermediate<'h>(
     facts: &mut Facts<'h>,
-    appends: &Appends<'h>,
+    elements: &Elements<'h>,
     key: u32,
     list: &'h [Value],
     reader: u32,
 ) {
     let Some(last) = list.last() else { return };
-    if let Some(append) = appends.get(&(key, last))
-        && !append.last
-        && append.txn != reader
+    if let Some(element) = elements.get(last)
+        && !element.last
+        && element.txn != reader
     {
         let message = format!(
             "{} saw key {} end with {last}, in the middle of {}",
             facts.history.describe(facts.op(reader) as usize),
             facts.key(key),
-            facts.history.describe(facts.op(append.txn) as usize),
+            facts.history.describe(facts.op(element.txn) as usize),
         );
-        facts.anomaly(Level::ReadCommitted, "G1b", message, &[append.txn, reader]);
+        facts.anomaly(Level::ReadCommitted, "G1b", message, &[element.txn, reader]);
     }
 }
 
-fn connect<'h>(facts: &mut Facts<'h>, appends: &Appends<'h>, trunks: &[&'h [Value]], seen: &Seen) {
-    let mut unread: Vec<Vec<u32>> = vec![Vec::new(); trunks.len()];
-    let mut in_trunk: FxHashSet<(u32, &Value)> = FxHashSet::default();
-    let mut writers: Vec<Vec<Option<u32>>> = Vec::with_capacity(trunks.len());
-    for (key, trunk) in (0_u32..).zip(trunks) {
-        let of = |element: &&'h Value| {
-            let writer = appends.get(&(key, *element)).map(|append| append.txn);
-            writer.filter(|&writer| facts.included[writer as usize])
-        };
-        let row: Vec<Option<u32>> = trunk.iter().map(|element| of(&element)).collect();
-        in_trunk.extend(trunk.iter().map(|element| (key, element)));
-        writers.push(row);
-    }
-    for n in 0..facts.txns.all.len() {
-        if !facts.included[n] {
-            continue;
-        }
-        // (key, was one of its elements never seen?)
-        let mut mine: Vec<(u32, bool)> = Vec::new();
-        for micro in facts.txns.micros(n).iter().filter(|micro| micro.write) {
-            let unseen = !in_trunk.contains(&(micro.key, micro.value));
-            match mine.iter_mut().find(|(key, _)| *key == micro.key) {
-                Some((_, any)) => *any |= unseen,
-                None => mine.push((micro.key, unseen)),
+fn connect(facts: &mut Facts<'_>, found: &Found<'_>) {
+    let mut reads = Vec::with_capacity(found.seen.items.len());
+    for key in 0..index(found.trunks.len()) {
+        let mut unread = Vec::new();
+        for &(txn, unseen) in found.appenders.of(key) {
+            if facts.included[txn as usize] {
+                facts.writers[key as usize].push(txn);
+                if unseen {
+                    unread.push(txn);
+                }
             }
         }
-        for (key, unseen) in mine {
-            facts.writers[key as usize].push(index(n));
-            if unseen {
-                unread[key as usize].push(index(n));
-            }
-        }
-    }
-    facts.order_open = unread.iter().any(|unread| unread.len() > 1);
-    let mut reads = Vec::new();
-    for (key, row) in (0_u32..).zip(&writers) {
-        connect_key(facts, key, row, &unread[key as usize], &seen[key as usize], &mut reads);
+        facts.order_open |= unread.len() > 1;
+        let seen = found.seen.of(key);
+        connect_key(facts, key, found.rows.of(key), unread, seen, &mut reads);
+        lost_updates(facts, key, seen);
     }
     reads.sort_by_key(|read: &Read| read.txn);
     facts.reads = reads;
-    lost_updates(facts, seen);
 }
 
 fn connect_key(
     facts: &mut Facts<'_>,
     key: u32,
-    row: &[Option<u32>],
-    unread: &[u32],
+    row: &[u32],
+    unread: Vec<u32>,
     seen: &[(u32, u32)],
     reads: &mut Vec<Read>,
 ) {
-    let known: Vec<u32> = row.iter().copied().flatten().collect();
-    for pair in known.windows(2) {
-        if pair[0] != pair[1] {
-            facts.edges.push((pair[0], pair[1], rel::WW));
-        }
+    let known = |txn: u32| txn != NONE && facts.included[txn as usize];
+    // After[i]: the first known writer at or behind position i.
+    let mut after = vec![NONE; row.len() + 1];
+    for at in (0..row.len()).rev() {
+        after[at] = if known(row[at]) { row[at] } else { after[at + 1] };
     }
-    if let Some(&last) = known.last() {
+    let row: Vec<u32> = row.iter().map(|&txn| if known(txn) { txn } else { NONE }).collect();
+    let mut last = NONE;
+    for &writer in row.iter().filter(|&&txn| txn != NONE) {
+        if last != NONE && last != writer {
+            facts.edges.push((last, writer, rel::WW));
+        }
+        last = writer;
+    }
+    if last != NONE {
         facts.edges.extend(unread.iter().map(|&writer| (last, writer, rel::WW)));
     }
-    // After[i]: the first known writer at or behind position i.
-    let mut after = vec![None; row.len() + 1];
-    for at in (0..row.len()).rev() {
-        after[at] = row[at].or(after[at + 1]);
-    }
-    let mut gate = Gate { readers: Vec::new(), writers: unread.to_vec() };
+    let mut gate = Gate { readers: Vec::new(), writers: unread };
     for &(length, reader) in seen {
         let length = length as usize;
         if length == 0 {
             reads.push(Read { txn: reader, key, from: INITIAL });
-        } else if let Some(writer) = row[length - 1] {
+        } else if row[length - 1] != NONE {
+            let writer = row[length - 1];
             reads.push(Read { txn: reader, key, from: writer });
             if writer != reader {
                 facts.edges.push((writer, reader, rel::WR));
             }
         }
         match after[length] {
+            NONE if gate.writers.is_empty() => {}
+            NONE => gate.readers.push(reader),
             // What stands behind the reader's own append is behind that writer anyway.
-            Some(writer) if writer != reader => facts.edges.push((reader, writer, rel::RW)),
-            Some(_) => {}
-            None if !unread.is_empty() => gate.readers.push(reader),
-            None => {}
+            writer if writer != reader => facts.edges.push((reader, writer, rel::RW)),
+            _ => {}
         }
     }
     if !gate.readers.is_empty() {
@@ -319,24 +397,29 @@ fn connect_key(
 }
 
 /// Two transactions that saw the same version of a key and both wrote it.
-fn lost_updates(facts: &mut Facts<'_>, seen: &Seen) {
-    for (key, seen) in (0_u32..).zip(seen) {
-        let writers: FxHashSet<u32> = facts.writers[key as usize].iter().copied().collect();
-        let mut first: FxHashMap<u32, u32> = FxHashMap::default();
-        for &(length, reader) in seen {
-            if !writers.contains(&reader) {
-                continue;
-            }
-            let before = *first.entry(length).or_insert(reader);
-            if before != reader {
-                let message = format!(
-                    "both read the same version of key {} and wrote it: {} and {}",
-                    facts.key(key),
-                    facts.history.describe(facts.op(before) as usize),
-                    facts.history.describe(facts.op(reader) as usize),
-                );
-                facts.anomaly(Level::SnapshotIsolation, "lost-update", message, &[before, reader]);
-            }
+fn lost_updates(facts: &mut Facts<'_>, key: u32, seen: &[(u32, u32)]) {
+    // By length of what was seen. The writers are sorted: transactions come in their order.
+    let mut first: Vec<u32> = Vec::new();
+    for &(length, reader) in seen {
+        if facts.writers[key as usize].binary_search(&reader).is_err() {
+            continue;
+        }
+        let length = length as usize;
+        if first.len() <= length {
+            first.resize(length + 1, NONE);
+        }
+        if first[length] == NONE {
+            first[length] = reader;
+        }
+        let before = first[length];
+        if before != reader {
+            let message = format!(
+                "both read the same version of key {} and wrote it: {} and {}",
+                facts.key(key),
+                facts.history.describe(facts.op(before) as usize),
+                facts.history.describe(facts.op(reader) as usize),
+            );
+            facts.anomaly(Level::SnapshotIsolation, "lost-update", message, &[before, reader]);
         }
     }
 }

@@ -140,7 +140,7 @@ fn blocked_on(
 /// Runs the transactions one after the other on plain maps and compares every read with what is
 /// there. Shares nothing with the analyses but the parsed steps.
 pub(super) fn replay(facts: &Facts<'_>, order: &[u32], keep: Keep) -> Result<(), String> {
-    let mut lists: FxHashMap<u32, Vec<&Value>> = FxHashMap::default();
+    let mut lists: Vec<Vec<&Value>> = vec![Vec::new(); facts.txns.keys.len()];
     let mut registers: FxHashMap<u32, &Value> = FxHashMap::default();
     let mut placed = vec![false; facts.txns.all.len()];
     let mut latest: FxHashMap<i64, u32> = FxHashMap::default();
@@ -166,12 +166,12 @@ pub(super) fn replay(facts: &Facts<'_>, order: &[u32], keep: Keep) -> Result<(),
         for micro in facts.txns.micros(n as usize) {
             let fits = match (facts.trunks.is_some(), micro.write) {
                 (true, true) => {
-                    lists.entry(micro.key).or_default().push(micro.value);
+                    lists[micro.key as usize].push(micro.value);
                     true
                 }
                 (true, false) => {
                     let seen = micro.value.as_items().unwrap_or(&[]);
-                    seen.iter().eq(lists.get(&micro.key).into_iter().flatten().copied())
+                    seen.iter().eq(lists[micro.key as usize].iter().copied())
                 }
                 (false, true) => {
                     registers.insert(micro.key, micro.value);

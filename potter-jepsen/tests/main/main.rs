@@ -6,7 +6,16 @@
 
 mod brute_linear;
 mod brute_txn;
+#[cfg(feature = "runner")]
+mod generators;
 mod mutations;
 mod random;
+#[cfg(feature = "runner")]
+mod runner;
+#[cfg(feature = "runner")]
+mod sim;
 mod simulate;
 mod traps;
+
+#[cfg(feature = "runner")]
+mod nemesis;
