@@ -48,7 +48,8 @@ pub(crate) async fn execute(
     let mut failed = 0;
     loop {
         if key.0.is_some()
-            && let Some(event) = inventories.store().event(event_id).await.map_err(|e| problem(&e))?
+            && let Some(event) =
+                inventories.store().event(event_id).await.map_err(|e| problem(&e))?
         {
             return before(inventories, &event, &hash).await;
         }
@@ -95,11 +96,7 @@ async fn before(
     at(inventories, event.stream_id.id(), event.version).await
 }
 
-async fn at(
-    inventories: &Repository<Inventory>,
-    id: &str,
-    version: u64,
-) -> Result<Done, Problem> {
+async fn at(inventories: &Repository<Inventory>, id: &str, version: u64) -> Result<Done, Problem> {
     let then = inventories.load_at(id, At::Version(version)).await.map_err(|e| problem(&e))?;
     Ok(Done { state: then.state, version })
 }

@@ -86,6 +86,7 @@
 //! Features: `sqlite` (default), `postgres`, and `testing` for the conformance suite.
 
 mod aggregate;
+mod analytics;
 mod diff;
 mod domain_event;
 mod error;
@@ -103,6 +104,10 @@ pub mod testing;
 mod upcast;
 
 pub use aggregate::Aggregate;
+pub use analytics::{
+    Bucket, BucketTotals, EventAnalytics, EventTypeTotals, Slice, StreamTotals, StreamTypeTotals,
+    Totals, event_analytics,
+};
 pub use diff::{Change, Difference, differences};
 pub use domain_event::DomainEvent;
 pub use error::{Error, ErrorKind, Result};

@@ -38,8 +38,8 @@ pub use sqlite::SqliteEventStore;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Appended, NewEvent, RecordedEvent};
-use crate::query::EventQuery;
 use crate::projection::CheckpointStorage;
+use crate::query::EventQuery;
 use crate::stream_id::StreamId;
 
 /// Where events are kept. A store of your own passes `testing::conformance` (feature `testing`).

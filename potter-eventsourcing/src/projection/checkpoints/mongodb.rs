@@ -32,8 +32,8 @@ use potter_core::{Tx, new_id};
 use uuid::Uuid;
 
 use super::{
-    Checkpoints, Claimed, Membership, Move, Partition, WorkerId,
-    checked_name, checked_segments, no_such_projection, same_segments, same_version,
+    Checkpoints, Claimed, Membership, Move, Partition, WorkerId, checked_name, checked_segments,
+    no_such_projection, same_segments, same_version,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;

@@ -118,11 +118,7 @@ impl Writer {
 
     /// Decides about all of `open` and writes; answers those of whom the decision is final, and
     /// the head that it was made on.
-    async fn attempt(
-        &self,
-        open: &[Append],
-        answers: &mut Vec<Result<Appended>>,
-    ) -> Result<u64> {
+    async fn attempt(&self, open: &[Append], answers: &mut Vec<Result<Appended>>) -> Result<u64> {
         let known = self.known(open).await?;
         let head = known.last_position;
         let planned = plan(open, known);

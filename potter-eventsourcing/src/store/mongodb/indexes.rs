@@ -111,7 +111,8 @@ fn parse(file: &MongoIndexes) -> Result<Vec<OfCollection>> {
 }
 
 fn definition(index: Index) -> Document {
-    let key: Document = index.key.0.into_iter().map(|(field, order)| (field, order.into())).collect();
+    let key: Document =
+        index.key.0.into_iter().map(|(field, order)| (field, order.into())).collect();
     let mut definition = doc! { "name": index.name, "key": key };
     if index.unique {
         definition.insert("unique", true);

@@ -60,7 +60,12 @@ impl Events {
         Ok(Documents { mongo: &self.mongo, cursor })
     }
 
-    async fn one_number(&self, filter: Document, sort: Document, field: &str) -> Result<Option<u64>> {
+    async fn one_number(
+        &self,
+        filter: Document,
+        sort: Document,
+        field: &str,
+    ) -> Result<Option<u64>> {
         let find = self.collection.find(filter).sort(sort).limit(1);
         let cursor = self.mongo.read(find.projection(doc! { field: 1 })).await?;
         let mut documents = Documents { mongo: &self.mongo, cursor };
@@ -133,7 +138,8 @@ impl Events {
             Direction::Backwards => {
                 if options.from_version.is_some() {
                     // The append that has it ends there or later.
-                    let has = doc! { "stream": stream.as_str(), "version": { "$gte": signed(start) } };
+                    let has =
+                        doc! { "stream": stream.as_str(), "version": { "$gte": signed(start) } };
                     let end = self.one_number(has, doc! { "version": 1 }, "version").await?;
                     filter.insert("version", doc! { "$lte": end.map_or(i64::MAX, signed) });
                 }
@@ -148,7 +154,8 @@ impl Events {
                     events.extend(decode(document, |_, version| version >= start)?);
                 }
                 Direction::Backwards => {
-                    events.extend(decode(document, |_, version| version <= start)?.into_iter().rev());
+                    events
+                        .extend(decode(document, |_, version| version <= start)?.into_iter().rev());
                 }
             }
             if events.len() as u64 >= limit {
@@ -227,7 +234,8 @@ impl Events {
             return Ok(0);
         }
         let Some(wanted) = wanted(filter) else { return Ok(0) };
-        let mut events = doc! { "events.position": { "$gt": signed(after), "$lte": signed(until) } };
+        let mut events =
+            doc! { "events.position": { "$gt": signed(after), "$lte": signed(until) } };
         events.extend(wanted.events);
         let mut query = between(after, until);
         query.extend(wanted.documents);

@@ -40,9 +40,10 @@ async fn mongo_gap_late_commit() {
 
     // The slow one has decided on position 3 and its insert is on the way.
     proxy.hold_next_insert();
-    let late = tokio::spawn(async move {
-        slow.append(&stream(1), ExpectedVersion::NoStream, events(2)).await
-    });
+    let late =
+        tokio::spawn(
+            async move { slow.append(&stream(1), ExpectedVersion::NoStream, events(2)).await },
+        );
     proxy.holds().await;
     let first = quick.append(&stream(2), ExpectedVersion::NoStream, events(3)).await.unwrap();
     assert_eq!(first.last_position, 5);
@@ -94,7 +95,8 @@ async fn a_lost_answer_is_settled() {
     store.append(&stream(1), ExpectedVersion::NoStream, events(1)).await.unwrap();
     proxy.lose_next_answer();
     let batch = events(2);
-    let appended = store.append(&stream(1), ExpectedVersion::Exact(1), batch.clone()).await.unwrap();
+    let appended =
+        store.append(&stream(1), ExpectedVersion::Exact(1), batch.clone()).await.unwrap();
     assert!(proxy.lost() > 0, "the answer was lost");
     assert_eq!((appended.first_version, appended.last_version), (2, 3));
     assert!(appended.duplicate, "it was found by its event ids");

@@ -56,8 +56,7 @@ async fn a_repository_uses_them() {
     let store = test.store().await;
     let kept = store.snapshot_store();
     let snapshots = Snapshots::new(Arc::clone(&kept), Frequency(3));
-    let counters =
-        Repository::<Counter>::new(Arc::new(store)).with_snapshots(snapshots.clone());
+    let counters = Repository::<Counter>::new(Arc::new(store)).with_snapshots(snapshots.clone());
     for _ in 0..7 {
         counters.execute("a", &Do::Add(1), Metadata::new()).await.unwrap();
         snapshots.flush().await;

@@ -29,8 +29,7 @@ impl Link {
     pub(super) fn first(segment: u16) -> Self {
         let moved_at = DateTime::<Utc>::UNIX_EPOCH;
         let (position, handled, owner, token, failure) = (0, 0, None, 0, None);
-        let status =
-            SegmentStatus { segment, position, handled, owner, token, failure, moved_at };
+        let status = SegmentStatus { segment, position, handled, owner, token, failure, moved_at };
         Self { change: 0, status }
     }
 
@@ -126,7 +125,8 @@ impl MongoCheckpoints {
                 held.insert(segment);
             }
         }
-        let done: Vec<_> = changes.iter().filter(|one| held.contains(&one.status.segment)).collect();
+        let done: Vec<_> =
+            changes.iter().filter(|one| held.contains(&one.status.segment)).collect();
         for some in done.chunks(CLEANED_AT_ONCE) {
             self.clean(known, some).await;
         }
