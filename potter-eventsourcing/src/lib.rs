@@ -83,7 +83,7 @@
 //! # }
 //! ```
 //!
-//! Features: `sqlite` (default), `postgres`, and `testing` for the conformance suite.
+//! Features: `sqlite` (default), `postgres`, `mongodb`, and `testing` for the conformance suite.
 
 mod aggregate;
 mod analytics;

@@ -16,9 +16,13 @@
 //!    would have failed. That holds for versions, event ids, and any other condition. The unique
 //!    index on (stream, version) is a second lock on the same door; that on event ids is not even
 //!    unique, as not every server keeps uniqueness inside of arrays.
-//! 3. **A refusal is exact too.** The event ids are read after the versions. If a repeated append
-//!    were to find its own version in the way, it finds its ids as well, and is answered as the
-//!    first time.
+//! 3. **A refusal is exact too.** It only stands on event ids that were read after the versions. If
+//!    a repeated append were to find its own version in the way, it finds its ids as well, and is
+//!    answered as the first time.
+//!
+//! A process that appended last knows the end, and does not ask for it: it reads versions and ids at
+//! once and inserts, two round trips. Whatever came behind that end makes the insert fail. Before it
+//! refuses it reads again, in order.
 //!
 //! Within a process there is one committer, and what comes meanwhile is inserted together, in
 //! order ([`CommitQueue`]): processes compete for the end of the log, tasks do not. At least one

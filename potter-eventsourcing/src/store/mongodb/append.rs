@@ -41,8 +41,9 @@ pub(super) struct Writer {
     durable: Events,
     clock: ServerClock,
     changed: Signal,
-    /// Whose turn it is in this process.
-    turn: Mutex<()>,
+    /// Whose turn it is in this process, and where the log ended after its last append: nothing
+    /// less than final, as that append was confirmed.
+    tail: Mutex<Option<u64>>,
 }
 
 /// The append that writes, and its document.
@@ -65,18 +66,19 @@ impl Writer {
             mongo: mongo.clone(),
             clock: ServerClock::default(),
             changed,
-            turn: Mutex::new(()),
+            tail: Mutex::new(None),
         }
     }
 
     async fn append(&self, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
+        let mut tail = self.tail.lock().await;
         let mut race = Race::default();
         let mut answers: Vec<Result<Appended>> = Vec::with_capacity(appends.len());
         // The first appends are answered before the later ones: each decision stands on those
         // before it.
         loop {
             let open = &appends[answers.len()..];
-            let head = self.attempt(open, &mut answers).await?;
+            let head = self.attempt(open, &mut tail, &mut answers).await?;
             if answers.len() >= appends.len() {
                 return Ok(answers);
             }
@@ -86,23 +88,27 @@ impl Writer {
 
     /// One append on a condition. The inner result is the answer.
     pub(super) async fn append_if(&self, batch: &Batch) -> Result<Result<Vec<Appended>>> {
-        let _turn = self.turn.lock().await;
+        let mut tail = self.tail.lock().await;
         let mut race = Race::default();
         loop {
-            let known = self.known(&batch.appends).await?;
+            let behind = tail.take();
+            let known = self.known(&batch.appends, behind).await?;
             let head = known.last_position;
             let broken = self.newest.breaks(&batch.condition, head).await?;
             let (answers, inserts) = match plan_batch(batch, known, broken) {
                 Ok(planned) => planned,
+                // A refusal stands on what was read in order.
+                Err(_) if behind.is_some() => continue,
                 Err(refused) => return Ok(Err(refused)),
             };
-            if inserts.is_empty() {
+            let Some(last) = inserts.last().map(|insert| insert.global_position) else {
                 let ids = batch.appends.iter().flat_map(ids).collect();
                 self.wait_for_repeated(ids).await?;
                 return Ok(Ok(answers));
-            }
+            };
             let document = encode(&inserts, self.encoding().await?)?;
             if let Inserted::All = self.insert(&[Write { append: 0, document }]).await? {
+                *tail = Some(last);
                 self.changed.send();
                 return Ok(Ok(answers));
             }
@@ -110,26 +116,43 @@ impl Writer {
         }
     }
 
-    async fn known(&self, appends: &[Append]) -> Result<Known> {
+    async fn known(&self, appends: &[Append], behind: Option<u64>) -> Result<Known> {
         let ids: Vec<Uuid> = appends.iter().flat_map(ids).collect();
         let streams = appends.iter().map(|append| &append.stream).collect();
-        self.newest.known(streams, &ids).await
+        match behind {
+            Some(tail) => self.newest.known_behind(tail, streams, &ids).await,
+            None => self.newest.known(streams, &ids).await,
+        }
     }
 
     /// Decides about all of `open` and writes; answers those of whom the decision is final, and
-    /// the head that it was made on.
-    async fn attempt(&self, open: &[Append], answers: &mut Vec<Result<Appended>>) -> Result<u64> {
-        let known = self.known(open).await?;
-        let head = known.last_position;
-        let planned = plan(open, known);
+    /// the head that it was made on. `tail` is known only after an attempt in which nobody was in
+    /// the way.
+    async fn attempt(
+        &self,
+        open: &[Append],
+        tail: &mut Option<u64>,
+        answers: &mut Vec<Result<Appended>>,
+    ) -> Result<u64> {
+        let behind = tail.take();
+        let mut planned = plan(open, self.known(open, behind).await?);
+        if behind.is_some() && planned.answers.iter().any(Result::is_err) {
+            // A refusal stands on what was read in order.
+            planned = plan(open, self.known(open, None).await?);
+        }
+        let first = planned.inserts.first().map(|insert| insert.global_position);
+        let last = planned.inserts.last().map(|insert| insert.global_position);
         self.wait_for_repeated(repeated(open, &planned)).await?;
         let writes = self.writes(&planned).await?;
         let is_final = match self.insert(&writes).await? {
-            Inserted::All => open.len(),
+            Inserted::All => {
+                *tail = last.or(behind);
+                open.len()
+            }
             Inserted::Before(inserted) => writes.get(inserted).map_or(open.len(), |one| one.append),
         };
         answers.extend(planned.answers.into_iter().take(is_final));
-        Ok(head)
+        Ok(first.unwrap_or(1) - 1)
     }
 
     /// "It is there already" must stay true if the primary changes.
@@ -277,7 +300,6 @@ fn first_taken(error: &mongodb::error::Error) -> Option<usize> {
 #[async_trait]
 impl Commit for Writer {
     async fn commit(&self, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
-        let _turn = self.turn.lock().await;
         let answers = self.append(appends).await;
         self.changed.send();
         answers

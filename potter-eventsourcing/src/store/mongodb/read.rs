@@ -1,6 +1,6 @@
 //! The queries.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use mongodb::bson::{Document, RawDocument, RawDocumentBuf, doc};
@@ -82,23 +82,44 @@ impl Events {
         Ok(self.one_number(filter, doc! { "version": -1 }, "version").await?.unwrap_or(0))
     }
 
-    /// What of the store matters to appends to `streams` with `ids`, in three steps that must
-    /// stay in this order: see the docs of the module above.
+    /// What of the store matters to appends to `streams` with `ids`, read one after the other: the
+    /// end of the log, the versions, the ids. Decisions of any kind can stand on it.
     pub(crate) async fn known(&self, streams: BTreeSet<&StreamId>, ids: &[Uuid]) -> Result<Known> {
         let last_position = self.head().await?;
+        let heads = self.heads(streams).await?;
+        let events = self.all_seen(ids).await?;
+        Ok(Known { heads, events, last_position })
+    }
+
+    /// The same at once, behind an end that was seen before. A decision to write can stand on it;
+    /// a refusal can't, as the ids may be older than the versions.
+    pub(crate) async fn known_behind(
+        &self,
+        last_position: u64,
+        streams: BTreeSet<&StreamId>,
+        ids: &[Uuid],
+    ) -> Result<Known> {
+        let (heads, events) = futures::try_join!(self.heads(streams), self.all_seen(ids))?;
+        Ok(Known { heads, events, last_position })
+    }
+
+    async fn heads(&self, streams: BTreeSet<&StreamId>) -> Result<HashMap<StreamId, u64>> {
         let heads = stream::iter(streams.into_iter().cloned()).map(|stream| async move {
             let version = self.stream_version(&stream).await?;
             Ok::<_, Error>((stream, version))
         });
-        let heads = heads.buffer_unordered(HEADS_AT_ONCE).try_collect().await?;
-        let mut known = Known { heads, last_position, ..Known::default() };
-        for ids in ids.chunks(IDS_AT_ONCE) {
-            self.seen(ids, &mut known).await?;
-        }
-        Ok(known)
+        heads.buffer_unordered(HEADS_AT_ONCE).try_collect().await
     }
 
-    async fn seen(&self, ids: &[Uuid], known: &mut Known) -> Result<()> {
+    async fn all_seen(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, KnownEvent>> {
+        let mut seen = HashMap::new();
+        for ids in ids.chunks(IDS_AT_ONCE) {
+            self.seen(ids, &mut seen).await?;
+        }
+        Ok(seen)
+    }
+
+    async fn seen(&self, ids: &[Uuid], seen: &mut HashMap<Uuid, KnownEvent>) -> Result<()> {
         let wanted: BTreeSet<_> = ids.iter().copied().collect();
         let ids: Vec<_> = ids.iter().copied().map(binary).collect();
         let filter = doc! { "events.id": { "$in": ids } };
@@ -107,7 +128,7 @@ impl Events {
             for event in decode(document, |_, _| true)? {
                 if wanted.contains(&event.event_id) {
                     let id = event.event_id;
-                    known.events.insert(id, known_event(event));
+                    seen.insert(id, known_event(event));
                 }
             }
         }
@@ -116,11 +137,7 @@ impl Events {
 
     /// Are all of these events there? Each id once.
     pub(crate) async fn are_there(&self, ids: &[Uuid]) -> Result<bool> {
-        let mut found = Known::default();
-        for ids in ids.chunks(IDS_AT_ONCE) {
-            self.seen(ids, &mut found).await?;
-        }
-        Ok(found.events.len() == ids.len())
+        Ok(self.all_seen(ids).await?.len() == ids.len())
     }
 
     pub(crate) async fn stream_page(
@@ -129,6 +146,9 @@ impl Events {
         options: ReadOptions,
     ) -> Result<Vec<RecordedEvent>> {
         let (start, limit) = (options.start(), options.page());
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
         let mut filter = doc! { "stream": stream.as_str() };
         let sort = match options.direction {
             Direction::Forwards => {

@@ -85,11 +85,11 @@ async fn a_document_has_its_limit() {
 async fn queries_agree_with_the_log() {
     let test = MongoDatabase::new().await;
     let store = test.store().await;
-    for n in 0..60_u64 {
-        let stream = StreamId::new(["a.x", "a.y", "b"][n as usize % 3], n / 6).unwrap();
+    for n in 0..60_usize {
+        let stream = StreamId::new(["a.x", "a.y", "b"][n % 3], n / 6).unwrap();
         let batch = (0..1 + n % 4).map(|k| {
-            let event = NewEvent::new(["opened", "closed"][(n + k) as usize % 2], &k).unwrap();
-            event.with_metadata(Metadata::new().with_tenant(["acme", "other"][n as usize % 2]))
+            let event = NewEvent::new(["opened", "closed"][(n + k) % 2], &k).unwrap();
+            event.with_metadata(Metadata::new().with_tenant(["acme", "other"][n % 2]))
         });
         store.append(&stream, ExpectedVersion::Any, batch.collect()).await.unwrap();
     }

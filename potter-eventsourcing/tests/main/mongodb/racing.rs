@@ -90,7 +90,7 @@ async fn mongo_write_conflict_retried() {
 async fn a_lost_answer_is_settled() {
     let test = MongoDatabase::new().await;
     let proxy = Proxy::start(&test.server).await;
-    let options = || MongoOptions::new().timeout(Duration::from_secs(2));
+    let options = || MongoOptions::new().timeout(Duration::from_secs(5));
     let store = test.store_with(&proxy.url, options()).await;
     store.append(&stream(1), ExpectedVersion::NoStream, events(1)).await.unwrap();
     proxy.lose_next_answer();
@@ -111,10 +111,10 @@ async fn a_lost_answer_is_settled() {
 async fn a_late_request_does_nothing() {
     let test = MongoDatabase::new().await;
     let proxy = Proxy::start(&test.server).await;
-    let options = MongoOptions::new().timeout(Duration::from_secs(2));
+    let options = MongoOptions::new().timeout(Duration::from_secs(5));
     let store = test.store_with(&proxy.url, options).await;
     proxy.hold_next_insert();
-    // After two seconds it is sent again, on another connection.
+    // After five seconds it is sent again, on another connection.
     let appended = store.append(&stream(1), ExpectedVersion::Any, events(2)).await.unwrap();
     assert_eq!((appended.last_version, appended.duplicate), (2, false));
     proxy.release();
