@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::stream_id::StreamId;
+pub(crate) use sql::bucket_start;
 
 /// Which part of the log is asked about. The default: all of it.
 ///
