@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::stream_id::StreamId;
-pub(crate) use sql::bucket_start;
 
 /// Which part of the log is asked about. The default: all of it.
 ///
@@ -237,6 +236,12 @@ pub fn event_analytics(database: &Database) -> Result<impl EventAnalytics + Clon
         return Err(Error::new(ErrorKind::Unsupported, message));
     }
     Ok(sql::SqlAnalytics::new(database.clone()))
+}
+
+/// The start of a bucket, as a time.
+pub(crate) fn bucket_start(micros: i64) -> Result<DateTime<Utc>> {
+    let none = || Error::new(ErrorKind::Corrupt, "a time in the log is out of range");
+    DateTime::from_timestamp_micros(micros).ok_or_else(none)
 }
 
 #[cfg(test)]
