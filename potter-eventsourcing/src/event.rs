@@ -1,5 +1,7 @@
 //! Events: to be appended, and as they were recorded.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use potter_core::{Json, Metadata};
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,10 @@ pub struct NewEvent {
     pub payload: Json,
     /// Who caused it, for whom. Not compared when an append is repeated.
     pub metadata: Metadata,
+    /// What it is about beside its stream (`course:7`, `student:3`): what an
+    /// [`EventQuery`](crate::EventQuery) finds it by. 32 at most, 1 to 255 bytes each. Not compared
+    /// when an append is repeated.
+    pub tags: BTreeSet<String>,
 }
 
 impl NewEvent {
@@ -45,6 +51,7 @@ impl NewEvent {
             schema_version: 1,
             payload,
             metadata: Metadata::new(),
+            tags: BTreeSet::new(),
         }
     }
 
@@ -79,6 +86,20 @@ impl NewEvent {
         self.metadata = metadata;
         self
     }
+
+    /// Sets the tags.
+    ///
+    /// ```
+    /// use potter_eventsourcing::NewEvent;
+    ///
+    /// let joined = NewEvent::new("student.joined", &())?.with_tags(["course:7", "student:3"]);
+    /// # Ok::<(), potter_eventsourcing::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with_tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.tags = tags.into_iter().map(Into::into).collect();
+        self
+    }
 }
 
 /// An event as the store has it.
@@ -101,6 +122,9 @@ pub struct RecordedEvent {
     pub payload: Json,
     /// Who caused it, for whom.
     pub metadata: Metadata,
+    /// What it is about beside its stream.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
     /// When, on the database's clock. It says when it was written, not in which order: that is
     /// what `global_position` is for.
     pub recorded_at: DateTime<Utc>,

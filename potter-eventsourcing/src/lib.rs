@@ -86,11 +86,13 @@
 //! Features: `sqlite` (default), `postgres`, and `testing` for the conformance suite.
 
 mod aggregate;
+mod analytics;
 mod diff;
 mod domain_event;
 mod error;
 mod event;
 mod projection;
+mod query;
 mod replay;
 mod repository;
 mod schema;
@@ -102,6 +104,10 @@ pub mod testing;
 mod upcast;
 
 pub use aggregate::Aggregate;
+pub use analytics::{
+    Bucket, BucketTotals, EventAnalytics, EventTypeTotals, Slice, StreamTotals, StreamTypeTotals,
+    Totals, event_analytics,
+};
 pub use diff::{Change, Difference, differences};
 pub use domain_event::DomainEvent;
 pub use error::{Error, ErrorKind, Result};
@@ -111,6 +117,7 @@ pub use projection::{
     ProjectionState, ProjectionStatus, Rebuild, Rebuildable, Rebuilt, Running, SegmentStatus,
     ShadowTable, Subscriber, Worker, WorkerOptions, WorkerPool, follow,
 };
+pub use query::{EventQuery, QueryItem};
 pub use replay::{Replay, ReplayProgress};
 pub use repository::{At, ExecuteError, Executed, Loaded, Repository, TimelineEntry, WhatIf};
 pub use schema::MIGRATIONS;
@@ -119,9 +126,9 @@ pub use snapshot::{
     Snapshots, Snapshottable, TimeBased, snapshot_store,
 };
 pub use store::{
-    Direction, EventFilter, EventStore, ExpectedVersion, MemoryEventStore, Page,
-    PostgresEventStore, ReadAllOptions, ReadOptions, SegmentSet, SqliteEventStore, StoreOptions,
-    event_store, event_store_with,
+    AppendCondition, Direction, EventFilter, EventStore, ExpectedVersion, Matching,
+    MemoryEventStore, Page, PostgresEventStore, ReadAllOptions, ReadOptions, SegmentSet,
+    SqliteEventStore, StoreOptions, StreamAppend, event_store, event_store_with,
 };
 pub use stream_id::{SEGMENTS, StreamId};
 pub use upcast::{UnknownEvents, Upcast, Upcasters};

@@ -24,5 +24,11 @@ pub const MIGRATIONS: Migrations = Migrations {
             sqlite: include_str!("../migrations/sqlite/0003_snapshots.sql"),
             postgres: include_str!("../migrations/postgres/0003_snapshots.sql"),
         },
+        Migration {
+            version: 4,
+            name: "tags",
+            sqlite: include_str!("../migrations/sqlite/0004_tags.sql"),
+            postgres: include_str!("../migrations/postgres/0004_tags.sql"),
+        },
     ],
 };

@@ -2,6 +2,7 @@
 
 mod append;
 mod commit_queue;
+mod condition;
 mod filter;
 mod memory;
 mod options;
@@ -11,6 +12,7 @@ mod postgres;
 mod read;
 pub(crate) mod rows;
 mod sqlite;
+mod wanted;
 
 use std::sync::Arc;
 
@@ -22,6 +24,7 @@ use potter_core::{Database, Engine, Tx, Waiter};
 use uuid::Uuid;
 
 pub use append::ExpectedVersion;
+pub use condition::{AppendCondition, Matching, StreamAppend};
 pub use filter::{EventFilter, SegmentSet};
 pub use memory::MemoryEventStore;
 pub use options::StoreOptions;
@@ -31,6 +34,7 @@ pub use sqlite::SqliteEventStore;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Appended, NewEvent, RecordedEvent};
+use crate::query::EventQuery;
 use crate::stream_id::StreamId;
 
 /// Where events are kept. A store of your own passes `testing::conformance` (feature `testing`).
@@ -91,6 +95,61 @@ pub trait EventStore: Send + Sync + 'static {
         expected: ExpectedVersion,
         events: Vec<NewEvent>,
     ) -> Result<Appended>;
+
+    /// Appends to several streams in a transaction of the store's own, all or nothing. The answers
+    /// and the positions are in the order of `appends`.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), of whichever stream; `InvalidInput` when a stream is in it
+    /// twice; `Unsupported` when the store can't (MongoDB).
+    async fn append_streams(&self, appends: Vec<StreamAppend>) -> Result<Vec<Appended>> {
+        self.append_if(appends, AppendCondition::none()).await
+    }
+
+    /// The same if a condition holds too (a *dynamic consistency boundary*): no event that its
+    /// query wants was added since the decision was made. [`read_matching`](Self::read_matching)
+    /// gives the events to decide from, and the condition. Conditions that no event concerns both
+    /// of do not disturb each other.
+    ///
+    /// The same events again are answered as the first time, before the condition is looked at:
+    /// an append whose outcome is unknown is simply made again.
+    ///
+    /// # Errors
+    /// As [`append_streams`](Self::append_streams); `Conflict` when the condition does not hold:
+    /// read and decide again.
+    async fn append_if(
+        &self,
+        appends: Vec<StreamAppend>,
+        condition: AppendCondition,
+    ) -> Result<Vec<Appended>> {
+        let _ = (appends, condition);
+        Err(no_batches())
+    }
+
+    /// The same inside the caller's transaction. What that appended before counts too. PostgreSQL:
+    /// the transaction must be `READ COMMITTED` when there is a condition; nobody else appends
+    /// what the condition concerns until it ends.
+    ///
+    /// # Errors
+    /// As [`append_if`](Self::append_if) and [`append_in`](Self::append_in).
+    async fn append_if_in(
+        &self,
+        tx: &mut Tx,
+        appends: Vec<StreamAppend>,
+        condition: AppendCondition,
+    ) -> Result<Vec<Appended>> {
+        let _ = (tx, appends, condition);
+        Err(no_batches())
+    }
+
+    /// All events above `after` that a query wants, and the condition that none came since. `after`
+    /// is 0, or the [`position`](Matching::position) of an earlier answer whose events were kept.
+    ///
+    /// # Errors
+    /// `LimitExceeded` for more than 100 000 events; else as [`read_page`](Self::read_page).
+    async fn read_matching(&self, query: &EventQuery, after: u64) -> Result<Matching> {
+        pages::matching(self, query, after).await
+    }
 
     /// The events of one stream, read page by page as the stream is polled. A stream that does
     /// not exist is empty.
@@ -218,6 +277,11 @@ pub fn event_store_with(
     }
 }
 
+fn no_batches() -> Error {
+    let message = "this event store can't append to several streams, or on a condition";
+    Error::new(ErrorKind::Unsupported, message)
+}
+
 fn engine_is(wanted: Engine, found: Engine) -> Result<()> {
     if wanted == found {
         return Ok(());
@@ -254,6 +318,31 @@ impl<S: EventStore + ?Sized> EventStore for Arc<S> {
         events: Vec<NewEvent>,
     ) -> Result<Appended> {
         (**self).append_in(tx, stream, expected, events).await
+    }
+
+    async fn append_streams(&self, appends: Vec<StreamAppend>) -> Result<Vec<Appended>> {
+        (**self).append_streams(appends).await
+    }
+
+    async fn append_if(
+        &self,
+        appends: Vec<StreamAppend>,
+        condition: AppendCondition,
+    ) -> Result<Vec<Appended>> {
+        (**self).append_if(appends, condition).await
+    }
+
+    async fn append_if_in(
+        &self,
+        tx: &mut Tx,
+        appends: Vec<StreamAppend>,
+        condition: AppendCondition,
+    ) -> Result<Vec<Appended>> {
+        (**self).append_if_in(tx, appends, condition).await
+    }
+
+    async fn read_matching(&self, query: &EventQuery, after: u64) -> Result<Matching> {
+        (**self).read_matching(query, after).await
     }
 
     fn read_stream(

@@ -12,6 +12,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod appending;
+mod boundary;
 mod reading;
 mod repeating;
 mod spec;
@@ -77,6 +78,32 @@ where
         transactions::a_conflict_leaves_the_transaction_usable,
         transactions::a_repetition_in_a_transaction,
         transactions::a_stream_is_reused_after_a_rollback,
+    }
+}
+
+/// The part of the suite for stores that append to several streams at once, and on conditions over
+/// tags. As [`conformance`], beside it.
+///
+/// # Panics
+/// When the store does not keep a promise of [`EventStore::append_if`].
+pub async fn boundaries<F>(store: F)
+where
+    F: AsyncFn() -> Arc<dyn EventStore>,
+{
+    macro_rules! check {
+        ($($check:ident),* $(,)?) => {$(
+            tracing::info!(check = stringify!($check), "boundaries");
+            boundary::$check(store().await).await;
+        )*};
+    }
+    check! {
+        several_streams_all_or_nothing,
+        several_streams_in_a_transaction,
+        tags_are_stored_and_found,
+        overlapping_tags_conflict,
+        two_disjoint_conditions_no_false_conflict,
+        no_course_is_overbooked,
+        a_repetition_on_a_condition,
     }
 }
 

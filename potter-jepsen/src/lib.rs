@@ -24,6 +24,8 @@
 //! ```
 
 pub mod checkers;
+#[cfg(all(feature = "runner", unix))]
+pub mod db;
 #[cfg(feature = "runner")]
 pub mod generator;
 pub mod linear;

@@ -11,7 +11,11 @@ use uuid::Uuid;
 use super::Projection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Appended, NewEvent, RecordedEvent};
-use crate::store::{EventFilter, EventStore, ExpectedVersion, Page, ReadAllOptions, ReadOptions};
+use crate::query::EventQuery;
+use crate::store::{
+    AppendCondition, EventFilter, EventStore, ExpectedVersion, Matching, Page, ReadAllOptions,
+    ReadOptions, StreamAppend,
+};
 use crate::stream_id::StreamId;
 
 /// An event store whose appends also update read models, in the same transaction: an append and
@@ -118,6 +122,36 @@ impl EventStore for InlineEventStore {
         let appended = self.store.append_in(tx, stream, expected, events).await?;
         self.project(tx, stream, appended).await?;
         Ok(appended)
+    }
+
+    async fn append_if(
+        &self,
+        appends: Vec<StreamAppend>,
+        condition: AppendCondition,
+    ) -> Result<Vec<Appended>> {
+        let none = || Error::new(ErrorKind::Unsupported, "the event store has no transactions");
+        let mut tx = self.database().ok_or_else(none)?.begin().await?;
+        let appended = self.append_if_in(&mut tx, appends, condition).await?;
+        tx.commit().await?;
+        Ok(appended)
+    }
+
+    async fn append_if_in(
+        &self,
+        tx: &mut Tx,
+        appends: Vec<StreamAppend>,
+        condition: AppendCondition,
+    ) -> Result<Vec<Appended>> {
+        let streams: Vec<_> = appends.iter().map(|append| append.stream.clone()).collect();
+        let appended = self.store.append_if_in(tx, appends, condition).await?;
+        for (stream, appended) in streams.iter().zip(&appended) {
+            self.project(tx, stream, *appended).await?;
+        }
+        Ok(appended)
+    }
+
+    async fn read_matching(&self, query: &EventQuery, after: u64) -> Result<Matching> {
+        self.store.read_matching(query, after).await
     }
 
     fn read_stream(

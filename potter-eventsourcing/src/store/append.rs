@@ -8,6 +8,7 @@ use potter_core::Json;
 use super::options::StoreOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::NewEvent;
+use crate::query::{TAGS_MAX, is_name};
 use crate::stream_id::StreamId;
 
 /// How a stream must be for an append to be taken.
@@ -58,6 +59,15 @@ pub(crate) struct Append {
 pub(crate) struct Prepared {
     pub(crate) event: NewEvent,
     pub(crate) metadata: Json,
+    /// The tags as an array, if there are any.
+    pub(crate) tags: Option<Json>,
+}
+
+impl Prepared {
+    fn bytes(&self) -> usize {
+        let tags = self.tags.as_ref().map_or(0, |tags| tags.as_str().len());
+        self.event.payload.as_str().len() + self.metadata.as_str().len() + tags
+    }
 }
 
 impl Append {
@@ -75,21 +85,29 @@ impl Append {
             return Err(limit(stream, &what));
         }
         let mut ids = HashSet::with_capacity(events.len());
-        let mut bytes = 0;
         let mut prepared = Vec::with_capacity(events.len());
         for event in events {
             if !ids.insert(event.event_id) {
                 return Err(invalid(stream, "an event id is in it twice"));
             }
             let metadata = check(stream, &event, options)?;
-            bytes += event.payload.as_str().len() + metadata.as_str().len();
-            prepared.push(Prepared { event, metadata });
+            let tags = (!event.tags.is_empty()).then(|| Json::of(&event.tags)).transpose()?;
+            prepared.push(Prepared { event, metadata, tags });
         }
+        let bytes: usize = prepared.iter().map(Prepared::bytes).sum();
         if bytes > options.append_bytes_max {
             let what = format!("it has {bytes} bytes, {} at most", options.append_bytes_max);
             return Err(limit(stream, &what));
         }
         Ok(Self { stream: stream.clone(), expected, events: prepared })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.events.iter().map(Prepared::bytes).sum()
+    }
+
+    pub(crate) fn is_tagged(&self) -> bool {
+        self.events.iter().any(|new| new.tags.is_some())
     }
 
     pub(crate) fn conflict(&self, current: u64) -> Error {
@@ -118,11 +136,18 @@ impl Append {
 
 fn check(stream: &StreamId, event: &NewEvent, options: &StoreOptions) -> Result<Json> {
     let event_type = &event.event_type;
-    if event_type.is_empty() || event_type.len() > 255 || event_type.contains('\0') {
+    if !is_name(event_type) {
         return Err(invalid(stream, "an event type has 1 to 255 bytes and no NUL character"));
     }
     if event.schema_version == 0 || i32::try_from(event.schema_version).is_err() {
         return Err(invalid(stream, "a schema version is 1 or more, below 2^31"));
+    }
+    if event.tags.len() > TAGS_MAX {
+        let what = format!("{event_type} has {} tags, {TAGS_MAX} at most", event.tags.len());
+        return Err(limit(stream, &what));
+    }
+    if !event.tags.iter().all(|tag| is_name(tag)) {
+        return Err(invalid(stream, "a tag has 1 to 255 bytes and no NUL character"));
     }
     let metadata = Json::of(&event.metadata)?;
     for (what, json) in [("payload", &event.payload), ("metadata", &metadata)] {

@@ -240,12 +240,28 @@ async fn commit_settled<C: Commit>(
     target: &C,
     appends: &[Append],
 ) -> Result<Vec<Result<Appended>>> {
+    let commit = || async move {
+        match target.commit(appends).await {
+            Ok(answers) if answers.len() == appends.len() => Ok(answers),
+            Ok(_) => Err(Error::new(ErrorKind::Internal, "the store did not answer every append")),
+            Err(error) => Err(error),
+        }
+    };
+    settled(commit, appends.len() == 1).await
+}
+
+/// Commits, and sends it again where that is safe and can help. A conflict is one between
+/// transactions (a deadlock, a race), not an answer: `alone` says that nobody else is to blame.
+pub(crate) async fn settled<T, F, Fut>(commit: F, alone: bool) -> Result<T>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
     let (mut lost, mut stale, mut conflicts) = (0, 0, 0);
     loop {
         let began = Instant::now();
-        let error = match target.commit(appends).await {
-            Ok(answers) if answers.len() == appends.len() => return Ok(answers),
-            Ok(_) => Error::new(ErrorKind::Internal, "the store did not answer every append"),
+        let error = match commit().await {
+            Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
         match error.kind() {
@@ -256,7 +272,7 @@ async fn commit_settled<C: Commit>(
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             }
-            ErrorKind::Conflict if appends.len() == 1 && conflicts < CONFLICTS_MAX => {
+            ErrorKind::Conflict if alone && conflicts < CONFLICTS_MAX => {
                 conflicts += 1;
             }
             _ if lost > 0 => {

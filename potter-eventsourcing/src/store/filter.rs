@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
+use crate::query::EventQuery;
 use crate::stream_id::SEGMENTS;
 
 /// How many groups of segments the stores have an index on.
@@ -25,6 +26,7 @@ pub struct EventFilter {
     pub(crate) stream_types: Option<BTreeSet<String>>,
     pub(crate) context: Option<String>,
     pub(crate) tenant: Option<String>,
+    pub(crate) query: Option<EventQuery>,
     pub(crate) segments: Option<SegmentSet>,
 }
 
@@ -63,6 +65,19 @@ impl EventFilter {
         self
     }
 
+    /// Only events that have all of these tags.
+    #[must_use]
+    pub fn tags<T: Into<String>>(self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.query(EventQuery::tags(tags))
+    }
+
+    /// Only events that a query over tags and types wants.
+    #[must_use]
+    pub fn query(mut self, query: EventQuery) -> Self {
+        self.query = Some(query);
+        self
+    }
+
     /// Only events of streams in these segments.
     #[must_use]
     pub fn segments(mut self, segments: SegmentSet) -> Self {
@@ -85,6 +100,7 @@ impl EventFilter {
                 .tenant
                 .as_ref()
                 .is_none_or(|tenant| event.metadata.tenant.as_ref() == Some(tenant))
+            && self.query.as_ref().is_none_or(|query| query.matches(event))
             && self.segments.as_ref().is_none_or(|set| set.contains(event.stream_id.segment()))
     }
 

@@ -11,10 +11,11 @@ use potter_core::{Database, Engine, MemoryTable, MemoryTx, Signal, Tx, Waiter};
 use uuid::Uuid;
 
 use super::append::{Append, ExpectedVersion};
+use super::condition::{AppendCondition, Batch, StreamAppend};
 use super::filter::EventFilter;
 use super::options::StoreOptions;
 use super::pages::{AllCursor, next_in_stream, pages};
-use super::plan::{Known, KnownEvent, plan};
+use super::plan::{Insert, Known, KnownEvent, plan, plan_batch};
 use super::read::{Direction, Page, ReadAllOptions, ReadOptions};
 use super::{EventStore, engine_is};
 use crate::error::{Error, ErrorKind, Result};
@@ -102,6 +103,30 @@ impl EventStore for MemoryEventStore {
     ) -> Result<Appended> {
         let append = Append::new(stream, expected, events, &self.options)?;
         let appended = append_one(memory(tx)?, &append)?;
+        let changed = self.changed.clone();
+        tx.on_commit(move || changed.send());
+        Ok(appended)
+    }
+
+    async fn append_if(
+        &self,
+        appends: Vec<StreamAppend>,
+        condition: AppendCondition,
+    ) -> Result<Vec<Appended>> {
+        let mut tx = self.database.begin().await?;
+        let appended = self.append_if_in(&mut tx, appends, condition).await?;
+        tx.commit().await?;
+        Ok(appended)
+    }
+
+    async fn append_if_in(
+        &self,
+        tx: &mut Tx,
+        appends: Vec<StreamAppend>,
+        condition: AppendCondition,
+    ) -> Result<Vec<Appended>> {
+        let batch = Batch::new(appends, condition, &self.options)?;
+        let appended = append_batch(memory(tx)?, &batch)?;
         let changed = self.changed.clone();
         tx.on_commit(move || changed.send());
         Ok(appended)
@@ -196,9 +221,30 @@ fn memory(tx: &mut Tx) -> Result<&mut MemoryTx> {
 }
 
 fn append_one(memory: &mut MemoryTx, append: &Append) -> Result<Appended> {
+    let appends = std::slice::from_ref(append);
+    let mut planned = plan(appends, known(memory, appends));
+    store(memory, planned.inserts);
+    let answer = planned.answers.pop();
+    answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "an append was not answered")))
+}
+
+fn append_batch(memory: &mut MemoryTx, batch: &Batch) -> Result<Vec<Appended>> {
+    let condition = &batch.condition;
+    let broken = if condition.is_none() {
+        None
+    } else {
+        let mut since = memory.rows::<Events>().range(condition.after().saturating_add(1)..);
+        since.find(|(_, event)| condition.is_broken_by(event)).map(|(position, _)| *position)
+    };
+    let known = known(memory, &batch.appends);
+    let (answers, inserts) = plan_batch(batch, known, broken)?;
+    store(memory, inserts);
+    Ok(answers)
+}
+
+fn store(memory: &mut MemoryTx, inserts: Vec<Insert<'_>>) {
     let recorded_at = memory.now();
-    let mut planned = plan(std::slice::from_ref(append), known(memory, append));
-    for insert in planned.inserts {
+    for insert in inserts {
         let event = &insert.event.event;
         let recorded = RecordedEvent {
             event_id: event.event_id,
@@ -209,6 +255,7 @@ fn append_one(memory: &mut MemoryTx, append: &Append) -> Result<Appended> {
             schema_version: event.schema_version,
             payload: event.payload.clone(),
             metadata: event.metadata.clone(),
+            tags: event.tags.clone(),
             recorded_at,
         };
         let position = insert.global_position;
@@ -216,14 +263,14 @@ fn append_one(memory: &mut MemoryTx, append: &Append) -> Result<Appended> {
         memory.put::<EventIds>(event.event_id, position);
         memory.put::<Events>(position, Arc::new(recorded));
     }
-    let answer = planned.answers.pop();
-    answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "an append was not answered")))
 }
 
-fn known(memory: &mut MemoryTx, append: &Append) -> Known {
+fn known(memory: &mut MemoryTx, appends: &[Append]) -> Known {
     let mut known = Known { last_position: head(memory), ..Known::default() };
-    known.heads.insert(append.stream.clone(), version(memory, &append.stream));
-    for new in &append.events {
+    for append in appends {
+        known.heads.insert(append.stream.clone(), version(memory, &append.stream));
+    }
+    for new in appends.iter().flat_map(|append| &append.events) {
         let id = new.event.event_id;
         let Some(position) = memory.get::<EventIds>(&id).copied() else {
             continue;

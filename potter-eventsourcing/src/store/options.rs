@@ -2,7 +2,7 @@
 
 /// What a store takes at most. The defaults: 10 000 events and 32 MiB in an append, 1 MiB for a
 /// payload, 1024 appends waiting; a group commit takes up to 128 appends or 2 000 events, and on
-/// PostgreSQL up to 2 of them run at once.
+/// PostgreSQL up to 2 of them run at once. Advisory locks and LISTEN are used where there are any.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StoreOptions {
@@ -13,6 +13,8 @@ pub struct StoreOptions {
     pub(crate) group_appends_max: usize,
     pub(crate) group_events_max: usize,
     pub(crate) committers_max: usize,
+    pub(crate) advisory_locks: bool,
+    pub(crate) listen: bool,
 }
 
 impl Default for StoreOptions {
@@ -25,6 +27,8 @@ impl Default for StoreOptions {
             group_appends_max: 128,
             group_events_max: 2_000,
             committers_max: 2,
+            advisory_locks: true,
+            listen: true,
         }
     }
 }
@@ -81,6 +85,27 @@ impl StoreOptions {
     #[must_use]
     pub fn committers_max(mut self, committers: usize) -> Self {
         self.committers_max = committers.max(1);
+        self
+    }
+
+    /// PostgreSQL: whether appends and readers find each other by advisory locks (the default), or
+    /// by locks on rows of a table, for servers that speak its language and have none. All programs
+    /// on one database must choose the same: the choice is kept there by the first `migrate`, and
+    /// another one is refused with `Config`.
+    ///
+    /// With rows, a reader of all events can be some 50 ms further behind while others append
+    /// without a pause.
+    #[must_use]
+    pub fn advisory_locks(mut self, yes: bool) -> Self {
+        self.advisory_locks = yes;
+        self
+    }
+
+    /// PostgreSQL: whether other processes are told of new events by NOTIFY, and told by LISTEN.
+    /// Without, they find them by polling; the readers of this process are told as before.
+    #[must_use]
+    pub fn listen(mut self, yes: bool) -> Self {
+        self.listen = yes;
         self
     }
 }

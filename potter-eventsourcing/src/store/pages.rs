@@ -5,10 +5,12 @@ use std::future::Future;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::EventStore;
+use super::condition::{MATCHING_MAX, Matching};
 use super::filter::EventFilter;
 use super::read::{Direction, Page, ReadAllOptions, ReadOptions};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
+use crate::query::EventQuery;
 
 /// A stream of the pages that `next` gives until there is no cursor any more.
 pub(crate) fn pages<'a, C, F, Fut>(first: C, next: F) -> BoxStream<'a, Result<RecordedEvent>>
@@ -101,6 +103,38 @@ pub(crate) async fn filtered<S: EventStore + ?Sized>(
         through = through.max(head);
     }
     Ok(Page { events, through, head: head.max(through) })
+}
+
+/// All that a query wants above a position.
+pub(crate) async fn matching<S: EventStore + ?Sized>(
+    store: &S,
+    query: &EventQuery,
+    after: u64,
+) -> Result<Matching> {
+    query.check()?;
+    let filter = EventFilter::all().query(query.clone());
+    let (mut events, mut through) = (Vec::new(), after);
+    loop {
+        let page = store.read_page(through, &filter, ReadOptions::PAGE).await?;
+        events.extend(page.events);
+        within_limit(&events)?;
+        if page.through >= page.head || page.through == through {
+            return Ok(Matching::new(query.clone(), events, page.through));
+        }
+        through = page.through;
+    }
+}
+
+/// Refuses more events than one decision may depend on.
+pub(crate) fn within_limit(events: &[RecordedEvent]) -> Result<()> {
+    if events.len() <= MATCHING_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "the query wants more than {MATCHING_MAX} events: name more tags or types, or keep a state \
+         and read what came after it"
+    );
+    Err(Error::new(ErrorKind::LimitExceeded, message))
 }
 
 /// How many of the events in between `filter` wants, by reading them.

@@ -11,6 +11,7 @@ use potter_core::Json;
 use uuid::Uuid;
 
 use super::append::{Append, Prepared};
+use super::condition::{AppendCondition, Batch};
 use crate::error::Result;
 use crate::event::Appended;
 use crate::stream_id::StreamId;
@@ -59,6 +60,42 @@ pub(crate) fn plan<'a>(appends: &'a [Append], mut known: Known) -> Planned<'a> {
         planned.answers.push(answer);
     }
     planned
+}
+
+/// The same for an append to several streams: all or nothing.
+///
+/// Repetitions are answered before a condition is looked at: what the first attempt wrote would
+/// break it. `broken` looks for that, in the store.
+pub(crate) fn plan_batch(
+    batch: &Batch,
+    mut known: Known,
+    broken: Option<u64>,
+) -> Result<(Vec<Appended>, Vec<Insert<'_>>)> {
+    let is_known = |new: &Prepared| known.events.contains_key(&new.event.event_id);
+    let mut events = batch.appends.iter().flat_map(|append| &append.events);
+    if events.clone().any(is_known) {
+        if !events.all(is_known) {
+            return Err(batch.partly_repeated());
+        }
+        let answers = batch
+            .appends
+            .iter()
+            .map(|append| repeated(append, &known).ok_or_else(|| append.duplicate_event_id()));
+        return Ok((batch.answers(answers.collect())?, Vec::new()));
+    }
+    if let Some(position) = broken {
+        return Err(AppendCondition::broken(position));
+    }
+    let mut planned = Planned::default();
+    let mut answers: Vec<Option<Appended>> = vec![None; batch.appends.len()];
+    for (place, append) in batch.in_order() {
+        let answer = plan_one(append, &mut known, &mut planned)?;
+        if let Some(slot) = answers.get_mut(place) {
+            *slot = Some(answer);
+        }
+    }
+    let answers = answers.into_iter().flatten().map(Ok).collect();
+    Ok((batch.answers(answers)?, planned.inserts))
 }
 
 fn plan_one<'a>(

@@ -4,8 +4,11 @@
 //! statement for one event (`single`): one round trip, its own transaction. Reading all events follows a safe position (`safe_position`).
 
 mod call;
+mod locks;
 mod safe_position;
 mod single;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -14,17 +17,20 @@ use potter_core::{Database, Engine, Signal, Tx, Waiter};
 use uuid::Uuid;
 
 use super::append::{Append, ExpectedVersion};
-use super::commit_queue::{Commit, CommitQueue};
+use super::commit_queue::{Commit, CommitQueue, settled};
+use super::condition::{AppendCondition, Batch, MATCHING_MAX, Matching, StreamAppend};
 use super::filter::EventFilter;
 use super::options::StoreOptions;
-use super::pages::{AllCursor, next_in_stream, pages};
+use super::pages::{AllCursor, next_in_stream, pages, within_limit};
 use super::read::{Page, ReadAllOptions, ReadOptions};
 use super::rows::{self, Source};
-use super::{EventStore, engine_is};
+use super::{EventStore, engine_is, wanted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Appended, NewEvent, RecordedEvent};
+use crate::query::EventQuery;
 use crate::schema::MIGRATIONS;
 use crate::stream_id::StreamId;
+use locks::{Choice, Locks};
 use safe_position::SafePosition;
 
 /// The channel that tells of new events.
@@ -36,6 +42,7 @@ pub struct PostgresEventStore {
     options: StoreOptions,
     queue: CommitQueue<Writer>,
     safe: SafePosition,
+    locks: Arc<Choice>,
     changed: Signal,
 }
 
@@ -54,11 +61,19 @@ impl PostgresEventStore {
     /// As [`new`](Self::new).
     pub fn with_options(database: Database, options: StoreOptions) -> Result<Self> {
         engine_is(Engine::Postgres, database.engine())?;
-        let changed = Signal::new(&database, CHANGED);
-        let writer = Writer { database: database.clone(), changed: changed.clone() };
+        // A signal of a database in memory stays in this process.
+        let changed = if options.listen { database.clone() } else { Database::memory() };
+        let changed = Signal::new(&changed, CHANGED);
+        let wanted = if options.advisory_locks { Locks::Advisory } else { Locks::Rows };
+        let locks = Arc::new(Choice::new(database.clone(), wanted));
+        let writer = Writer {
+            database: database.clone(),
+            locks: Arc::clone(&locks),
+            changed: changed.clone(),
+        };
         let queue = CommitQueue::new(writer, options.clone(), options.committers_max);
-        let safe = SafePosition::new(database.clone());
-        Ok(Self { database, options, queue, safe, changed })
+        let safe = SafePosition::new(database.clone(), Arc::clone(&locks));
+        Ok(Self { database, options, queue, safe, locks, changed })
     }
 
     /// One page of all events. The first page settles how far to go.
@@ -103,6 +118,7 @@ impl std::fmt::Debug for PostgresEventStore {
 
 struct Writer {
     database: Database,
+    locks: Arc<Choice>,
     changed: Signal,
 }
 
@@ -117,7 +133,8 @@ impl Commit for Writer {
 
 impl Writer {
     async fn append(&self, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
-        if let Some((statement, values)) = single::statement(appends) {
+        let locks = self.locks.locks().await?;
+        if let Some((statement, values)) = single::statement(appends, locks) {
             match self.database.write(statement, &values).await {
                 Ok(rows) => {
                     if let Some(appended) = single::appended(&rows)? {
@@ -128,8 +145,25 @@ impl Writer {
                 Err(error) => return Err(error.into()),
             }
         }
-        let rows = self.database.write(call::APPEND, &call::values(appends)).await?;
+        let (statement, values) = call::group(appends, locks)?;
+        let rows = self.database.write(statement, &values).await?;
         call::answers(appends, &rows)
+    }
+}
+
+/// Commits an append to several streams.
+struct BatchWriter<'a> {
+    writer: &'a PostgresEventStore,
+    batch: &'a Batch,
+}
+
+impl BatchWriter<'_> {
+    /// The outer result is about the transaction, the inner one is its answer.
+    async fn commit(&self) -> Result<Result<Vec<Appended>>> {
+        let (statement, values) = call::batch(self.batch, self.writer.locks.locks().await?)?;
+        let rows = self.writer.database.write(statement, &values).await;
+        self.writer.changed.send();
+        Ok(call::batch_answer(self.batch, &rows?))
     }
 }
 
@@ -141,6 +175,7 @@ impl EventStore for PostgresEventStore {
 
     async fn migrate(&self) -> Result<()> {
         MIGRATIONS.apply(&self.database).await?;
+        self.locks.choose().await?;
         self.safe.check_sequence().await
     }
 
@@ -163,11 +198,60 @@ impl EventStore for PostgresEventStore {
         engine_is(Engine::Postgres, tx.engine())?;
         let append = Append::new(stream, expected, events, &self.options)?;
         let appends = std::slice::from_ref(&append);
-        let rows = tx.fetch_all(call::APPEND, &call::values(appends)).await?;
+        let (statement, values) = call::group(appends, self.locks.locks().await?)?;
+        let rows = tx.fetch_all(statement, &values).await?;
         let changed = self.changed.clone();
         tx.on_commit(move || changed.send());
         let answer = call::answers(appends, &rows)?.pop();
         answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "an append was not answered")))
+    }
+
+    async fn append_if(
+        &self,
+        appends: Vec<StreamAppend>,
+        condition: AppendCondition,
+    ) -> Result<Vec<Appended>> {
+        let batch = Batch::new(appends, condition, &self.options)?;
+        let writer = BatchWriter { writer: self, batch: &batch };
+        settled(|| writer.commit(), true).await?
+    }
+
+    async fn append_if_in(
+        &self,
+        tx: &mut Tx,
+        appends: Vec<StreamAppend>,
+        condition: AppendCondition,
+    ) -> Result<Vec<Appended>> {
+        engine_is(Engine::Postgres, tx.engine())?;
+        let batch = Batch::new(appends, condition, &self.options)?;
+        let (statement, values) = call::batch(&batch, self.locks.locks().await?)?;
+        let rows = tx.fetch_all(statement, &values).await?;
+        let changed = self.changed.clone();
+        tx.on_commit(move || changed.send());
+        call::batch_answer(&batch, &rows)
+    }
+
+    /// What is final page by page; what is committed beyond that at once, as the condition names
+    /// each event of it.
+    async fn read_matching(&self, query: &EventQuery, after: u64) -> Result<Matching> {
+        query.check()?;
+        let filter = EventFilter::all().query(query.clone());
+        let safe = self.safe.refresh().await?.safe.max(after);
+        let (mut events, mut through) = (Vec::new(), after);
+        while through < safe {
+            let limit = ReadOptions::PAGE;
+            let (page, reached) =
+                wanted::filtered(&self.database, through, safe, &filter, limit).await?;
+            events.extend(page);
+            within_limit(&events)?;
+            through = reached;
+        }
+        let rest = (MATCHING_MAX as u64 + 1).saturating_sub(events.len() as u64);
+        let mut beyond = wanted::page(&self.database, (safe, u64::MAX), &filter, rest).await?;
+        beyond.retain(|event| query.matches(event));
+        events.extend(beyond);
+        within_limit(&events)?;
+        Ok(Matching::new(query.clone(), events, safe))
     }
 
     fn read_stream(
@@ -211,7 +295,7 @@ impl EventStore for PostgresEventStore {
         let (safe, limit) = (known.safe.max(after), limit.max(1));
         if !filter.is_all() {
             let (events, through) =
-                rows::filtered(&self.database, after, safe, filter, limit).await?;
+                wanted::filtered(&self.database, after, safe, filter, limit).await?;
             return Ok(Page { events, through, head: known.fence.max(through) });
         }
         let mut events = rows::all_between(&self.database, after, safe, limit).await?;

@@ -14,12 +14,13 @@ use uuid::Uuid;
 
 use super::append::{Append, ExpectedVersion};
 use super::commit_queue::{Commit, CommitQueue};
+use super::condition::{AppendCondition, Batch, StreamAppend};
 use super::filter::EventFilter;
 use super::options::StoreOptions;
 use super::pages::{AllCursor, next_in_stream, pages};
 use super::read::{Page, ReadAllOptions, ReadOptions};
 use super::rows::{self, Source, unsigned};
-use super::{EventStore, engine_is};
+use super::{EventStore, engine_is, wanted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Appended, NewEvent, RecordedEvent};
 use crate::schema::MIGRATIONS;
@@ -141,6 +142,31 @@ impl EventStore for SqliteEventStore {
         answer.unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "an append was not answered")))
     }
 
+    async fn append_if(
+        &self,
+        appends: Vec<StreamAppend>,
+        condition: AppendCondition,
+    ) -> Result<Vec<Appended>> {
+        let mut tx = self.database.begin().await?;
+        let appended = self.append_if_in(&mut tx, appends, condition).await?;
+        tx.commit().await?;
+        Ok(appended)
+    }
+
+    async fn append_if_in(
+        &self,
+        tx: &mut Tx,
+        appends: Vec<StreamAppend>,
+        condition: AppendCondition,
+    ) -> Result<Vec<Appended>> {
+        engine_is(Engine::Sqlite, tx.engine())?;
+        let batch = Batch::new(appends, condition, &self.options)?;
+        let appended = group::append_batch(tx, &batch).await?;
+        let changed = self.changed.clone();
+        tx.on_commit(move || changed.send());
+        Ok(appended)
+    }
+
     fn read_stream(
         &self,
         stream: &StreamId,
@@ -193,7 +219,7 @@ impl EventStore for SqliteEventStore {
             let through = events.last().filter(|_| full).map_or(safe, |last| last.global_position);
             (events, through)
         } else {
-            rows::filtered(&self.database, after, safe, filter, limit).await?
+            wanted::filtered(&self.database, after, safe, filter, limit).await?
         };
         Ok(Page { events, through, head: safe })
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use potter_core::{Database, DatabaseOptions};
-use potter_eventsourcing::{EventStore, event_store};
+use potter_eventsourcing::{EventStore, StoreOptions, event_store, event_store_with};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 /// An SQLite file that goes away with it.
@@ -25,6 +25,7 @@ pub(crate) async fn sqlite() -> SqliteFile {
 pub(crate) struct PostgresDatabase {
     pub(crate) name: String,
     pub(crate) database: Database,
+    options: StoreOptions,
     pub(crate) store: Arc<dyn EventStore>,
 }
 
@@ -43,7 +44,13 @@ fn url_of(name: &str) -> String {
 }
 
 pub(crate) async fn postgres() -> PostgresDatabase {
-    let empty = empty_postgres().await;
+    postgres_with(StoreOptions::new()).await
+}
+
+pub(crate) async fn postgres_with(options: StoreOptions) -> PostgresDatabase {
+    let mut empty = empty_postgres().await;
+    empty.store = event_store_with(&empty.database, &options).unwrap();
+    empty.options = options;
     empty.store.migrate().await.unwrap();
     empty
 }
@@ -55,14 +62,15 @@ pub(crate) async fn empty_postgres() -> PostgresDatabase {
     let options = DatabaseOptions::new().max_connections(24);
     let database = options.connect(&url_of(&name)).await.unwrap();
     let store = event_store(&database).unwrap();
-    PostgresDatabase { name, database, store }
+    PostgresDatabase { name, database, options: StoreOptions::new(), store }
 }
 
 impl PostgresDatabase {
     /// Another process's handle on the same database.
     pub(crate) async fn another(&self) -> Arc<dyn EventStore> {
         let options = DatabaseOptions::new().max_connections(4);
-        event_store(&options.connect(&url_of(&self.name)).await.unwrap()).unwrap()
+        let database = options.connect(&url_of(&self.name)).await.unwrap();
+        event_store_with(&database, &self.options).unwrap()
     }
 
     pub(crate) async fn connection(&self) -> PgConnection {

@@ -1,5 +1,6 @@
 //! The workloads on a real PostgreSQL: what it promises holds, and what it does not is found.
 
+mod cluster;
 mod proxy;
 
 use std::time::Duration;
@@ -41,7 +42,6 @@ async fn shows(kind: Kind, isolation: Isolation, wanted: &[&str]) -> Run {
     for seed in 0..40 {
         let run = run(kind, isolation, seed, 2000).await;
         if anomalies(&run).iter().any(|name| wanted.contains(name)) {
-            println!("{kind:?} {isolation:?}: {:?} with seed {seed}", anomalies(&run));
             return run;
         }
     }

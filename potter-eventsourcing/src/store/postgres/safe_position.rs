@@ -19,16 +19,28 @@
 //! (or rows) in one statement, whose parts see different moments; a sequence with a cache; a
 //! reader in an old snapshot (REPEATABLE READ); a prepared transaction, which holds its lock
 //! under a new name after a restart (so as long as there is one, nobody counts as ended); a fence
-//! on a sequence that was never called, whose last value is not given yet. No time-out decides
+//! on a sequence that was never called, whose last value is not given yet.
+//!
+//! # By rows
+//! Servers without advisory locks have 32 rows in their place. An append takes a shared lock on one
+//! of them, the one whose turn it is by the clock, before its first position. A reader looks which
+//! rows it could lock itself (`SKIP LOCKED`: it never waits): nobody holds those. Once each row was
+//! seen free at some time after the fence was read, all who got a position up to the fence have
+//! ended. The turns only make every row free soon; whatever the clocks say, what is safe stays so.
+//! A prepared transaction keeps its row locked.
+//!
+//! No time-out decides
 //! anything: a transaction that stays open holds readers up at its first position, one that rolls
 //! back costs nothing, and those that do not append, or are in another database, do not matter.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use potter_core::{Database, Row};
 use tokio::sync::Mutex;
 
+use super::locks::{Choice, Locks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::rows::unsigned;
 
@@ -43,12 +55,20 @@ const HOLDERS: &str = "SELECT virtualtransaction AS holder, pid IS NULL AS prepa
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
        AND classid = 1886352500 AND objid = 'potter_events'::regclass::oid";
 
+/// How many rows take turns.
+const TURNS: i64 = 32;
+
+// All of them: the few whose lock is asked for again cost less than an array would.
+const FREE: &str =
+    "SELECT id::bigint AS id FROM potter_append_locks WHERE id < 32 FOR UPDATE SKIP LOCKED";
+
 const CACHE: &str = "SELECT seqcache FROM pg_sequence
      WHERE seqrelid = 'potter_events_global_position_seq'::regclass";
 
 /// The safe position of one store, shared by all its readers.
 pub(super) struct SafePosition {
     database: Database,
+    locks: Arc<Choice>,
     /// How many refreshes were begun.
     begun: AtomicU64,
     state: Mutex<State>,
@@ -69,6 +89,8 @@ struct State {
     fence: u64,
     /// A fence, and who must end before it is safe.
     grace: Option<(u64, HashSet<String>)>,
+    /// A fence, and the rows that were not seen free since.
+    turns: Option<(u64, BTreeSet<i64>)>,
     /// The number of the last refresh that came to its end.
     completed: u64,
 }
@@ -99,9 +121,30 @@ impl State {
     }
 }
 
+impl State {
+    /// Takes note of a fence; until it is safe, an older one is waited for first.
+    fn begin_turns(&mut self, fence: u64) {
+        if self.turns.is_none() && fence > self.safe {
+            self.turns = Some((fence, (0..TURNS).collect()));
+        }
+    }
+
+    /// Takes note of rows that a statement after that saw free.
+    fn observe_free(&mut self, free: &[i64]) {
+        let Some((fence, waiting)) = &mut self.turns else { return };
+        for row in free {
+            waiting.remove(row);
+        }
+        if waiting.is_empty() {
+            self.safe = self.safe.max(*fence);
+            self.turns = None;
+        }
+    }
+}
+
 impl SafePosition {
-    pub(super) fn new(database: Database) -> Self {
-        Self { database, begun: AtomicU64::new(0), state: Mutex::default() }
+    pub(super) fn new(database: Database, locks: Arc<Choice>) -> Self {
+        Self { database, locks, begun: AtomicU64::new(0), state: Mutex::default() }
     }
 
     /// The safe position, looked up now. Callers at the same time share one look.
@@ -111,11 +154,25 @@ impl SafePosition {
         if state.completed > asked {
             return Ok(Known { safe: state.safe, fence: state.fence });
         }
+        let locks = self.locks.locks().await?;
         let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         let fence = self.fence().await?;
         if fence > state.safe {
-            let holders = self.holders().await?;
-            state.observe(fence, holders);
+            match locks {
+                Locks::Advisory => {
+                    let holders = self.holders().await?;
+                    state.observe(fence, holders);
+                }
+                Locks::Rows => {
+                    state.begin_turns(fence);
+                    let free = self.free().await?;
+                    state.observe_free(&free);
+                    // An older fence is through: where all are free, so is this one.
+                    if i64::try_from(free.len()) == Ok(TURNS) {
+                        state.safe = state.safe.max(fence);
+                    }
+                }
+            }
         }
         state.fence = fence;
         state.completed = number;
@@ -146,6 +203,11 @@ impl SafePosition {
             ));
         }
         unsigned(row, "fence")
+    }
+
+    async fn free(&self) -> Result<Vec<i64>> {
+        let rows = self.database.write(FREE, &[]).await?;
+        rows.iter().map(|row| Ok(row.i64("id")?)).collect()
     }
 
     async fn holders(&self) -> Result<Holders> {
@@ -187,6 +249,23 @@ mod tests {
         assert_eq!(state.safe, 12);
         state.observe(13, holders(&[]));
         assert_eq!(state.safe, 13);
+    }
+
+    #[test]
+    fn a_fence_is_safe_when_each_row_was_free_once() {
+        let mut state = State::default();
+        state.begin_turns(5);
+        let but = |held: i64| (0..TURNS).filter(|row| *row != held).collect::<Vec<_>>();
+        state.observe_free(&but(3));
+        assert_eq!(state.safe, 0);
+        state.begin_turns(9);
+        state.observe_free(&but(4));
+        assert_eq!(state.safe, 5, "3 was free now, 4 before");
+        state.begin_turns(9);
+        state.observe_free(&but(4));
+        assert_eq!(state.safe, 5, "what was free before 9 was given says nothing about it");
+        state.observe_free(&[4]);
+        assert_eq!(state.safe, 9);
     }
 
     #[test]

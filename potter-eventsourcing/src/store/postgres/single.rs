@@ -6,19 +6,21 @@
 //! from a conflict. Each part needs the row of the part before it, so the shared lock is held
 //! before the head moves, and the head is moved before a position is taken.
 
-use potter_core::{Row, SqlValue, values};
+use potter_core::{Row, values};
 
+use super::call::Call;
+use super::locks::Locks;
 use crate::error::Result;
 use crate::event::Appended;
 use crate::store::append::Append;
 use crate::store::rows::unsigned;
 
 macro_rules! single {
-    ($head:literal) => {
+    ($lock:literal, $head:literal) => {
         concat!(
-            "WITH lock AS MATERIALIZED (
-                 SELECT pg_advisory_xact_lock_shared(1886352500, 'potter_events'::regclass::oid::integer)
-             ), head AS (",
+            "WITH lock AS MATERIALIZED (",
+            $lock,
+            "), head AS (",
             $head,
             " RETURNING s.version)
              INSERT INTO potter_events
@@ -29,32 +31,70 @@ macro_rules! single {
     };
 }
 
+/// The statements for each kind of expected version.
+struct Statements {
+    exact: &'static str,
+    exists: &'static str,
+    any: &'static str,
+    new: &'static str,
+}
+
 // $2 is the expected version; the unused ones keep the parameters the same for all.
-const EXACT: &str = single!(
-    "UPDATE potter_streams s SET version = s.version + 1 FROM lock WHERE s.stream_id = $1 AND s.version = $2::bigint"
+macro_rules! statements {
+    ($lock:literal) => {
+        Statements {
+            exact: single!(
+                $lock,
+                "UPDATE potter_streams s SET version = s.version + 1 FROM lock
+                 WHERE s.stream_id = $1 AND s.version = $2::bigint"
+            ),
+            exists: single!(
+                $lock,
+                "UPDATE potter_streams s SET version = s.version + 1 FROM lock
+                 WHERE s.stream_id = $1 AND $2::bigint < 0"
+            ),
+            any: single!(
+                $lock,
+                "INSERT INTO potter_streams AS s (stream_id, version)
+                 SELECT $1, 1 FROM lock WHERE $2::bigint < 0
+                 ON CONFLICT (stream_id) DO UPDATE SET version = s.version + 1"
+            ),
+            new: single!(
+                $lock,
+                "INSERT INTO potter_streams AS s (stream_id, version)
+                 SELECT $1, 1 FROM lock WHERE $2::bigint <= 0
+                 ON CONFLICT (stream_id) DO NOTHING"
+            ),
+        }
+    };
+}
+
+const ADVISORY: Statements = statements!(
+    "SELECT pg_advisory_xact_lock_shared(1886352500, 'potter_events'::regclass::oid::integer)"
 );
-const EXISTS: &str = single!(
-    "UPDATE potter_streams s SET version = s.version + 1 FROM lock WHERE s.stream_id = $1 AND $2::bigint < 0"
-);
-const ANY: &str = single!(
-    "INSERT INTO potter_streams AS s (stream_id, version) SELECT $1, 1 FROM lock WHERE $2::bigint < 0
-     ON CONFLICT (stream_id) DO UPDATE SET version = s.version + 1"
-);
-const NEW: &str = single!(
-    "INSERT INTO potter_streams AS s (stream_id, version) SELECT $1, 1 FROM lock WHERE $2::bigint <= 0
-     ON CONFLICT (stream_id) DO NOTHING"
+// The row whose turn it is, as in potter_lock_appends. In a SELECT of its own: the clock is read once.
+const ROWS: Statements = statements!(
+    "SELECT 1 FROM potter_append_locks l
+     WHERE l.id = (SELECT (extract(epoch FROM clock_timestamp()) * 20)::bigint % 32) FOR SHARE"
 );
 
-/// The statement for a group of one append of one event.
-pub(super) fn statement(appends: &[Append]) -> Option<(&'static str, Vec<SqlValue>)> {
+/// The statement for a group of one append of one event without tags.
+pub(super) fn statement(appends: &[Append], locks: Locks) -> Option<Call> {
     let [append] = appends else { return None };
     let [new] = append.events.as_slice() else { return None };
+    if new.tags.is_some() {
+        return None;
+    }
+    let statements = match locks {
+        Locks::Advisory => ADVISORY,
+        Locks::Rows => ROWS,
+    };
     let expected = append.expected.code();
     let statement = match expected {
-        -3 => EXISTS,
-        -1 => ANY,
-        -2 | 0 => NEW,
-        _ => EXACT,
+        -3 => statements.exists,
+        -1 => statements.any,
+        -2 | 0 => statements.new,
+        _ => statements.exact,
     };
     let values = values![
         append.stream.as_str(),

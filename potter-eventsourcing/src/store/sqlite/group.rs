@@ -9,15 +9,16 @@ use serde_json::json;
 use crate::error::Result;
 use crate::event::Appended;
 use crate::store::append::{Append, Prepared};
-use crate::store::plan::{Insert, Known, KnownEvent, plan};
-use crate::store::rows::unsigned;
+use crate::store::condition::{AppendCondition, Batch};
+use crate::store::plan::{Insert, Known, KnownEvent, plan, plan_batch};
+use crate::store::rows::{signed, unsigned};
 use crate::stream_id::StreamId;
 
 /// Inserts all or nothing: nothing when the version is not the expected one or an id is there.
 pub(super) const ALONE: &str = "INSERT INTO potter_events
-        (stream_id, version, event_id, event_type, schema_version, payload, metadata, segment)
+        (stream_id, version, event_id, event_type, schema_version, payload, metadata, tags, segment)
      SELECT $2, head.version + 1 + new.key, new.value ->> 0, new.value ->> 1, new.value ->> 2,
-            new.value ->> 3, new.value ->> 4, $3
+            new.value ->> 3, new.value ->> 4, new.value ->> 5, $3
      FROM (SELECT coalesce(max(version), 0) AS version FROM potter_events WHERE stream_id = $2) AS head
      CROSS JOIN json_each($1) AS new
      WHERE CASE $4 WHEN -1 THEN true WHEN -2 THEN head.version = 0 WHEN -3 THEN head.version > 0
@@ -38,22 +39,42 @@ const SEEN: &str = "SELECT e.event_id, e.stream_id, e.version, e.global_position
      FROM json_each($1) AS wanted CROSS JOIN potter_events AS e ON e.event_id = wanted.value";
 
 const INSERT: &str = "INSERT INTO potter_events
-        (global_position, stream_id, version, segment, event_id, event_type, schema_version, payload, metadata)
+        (global_position, stream_id, version, segment, event_id, event_type, schema_version, payload, metadata, tags)
      SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
-            value ->> 6, value ->> 7, value ->> 8
+            value ->> 6, value ->> 7, value ->> 8, value ->> 9
      FROM json_each($1) ORDER BY key";
+
+// By the index of tags where an item has one, else through the log behind the position.
+const BROKEN: &str = "WITH item AS MATERIALIZED (
+         SELECT value ->> '$.tags[0]' AS tag, value -> '$.tags' AS tags, value -> '$.types' AS types,
+                json_array_length(value, '$.types') AS typed
+         FROM json_each($1))
+     SELECT min(position) AS position FROM (
+         SELECT t.global_position AS position
+         FROM item CROSS JOIN potter_event_tags AS t ON t.tag = item.tag AND t.global_position > $2
+         WHERE (item.typed = 0 OR t.event_type IN (SELECT value FROM json_each(item.types)))
+           AND NOT EXISTS (
+               SELECT 1 FROM json_each(item.tags) AS other
+               WHERE NOT EXISTS (SELECT 1 FROM potter_event_tags AS o
+                                 WHERE o.tag = other.value AND o.global_position = t.global_position))
+         UNION ALL
+         SELECT e.global_position
+         FROM item CROSS JOIN potter_events AS e ON item.tag IS NULL AND e.global_position > $2
+         WHERE item.typed = 0 OR e.event_type IN (SELECT value FROM json_each(item.types)))
+     WHERE position NOT IN (SELECT value FROM json_each($3))";
 
 pub(super) fn alone_values(append: &Append) -> Result<Vec<SqlValue>> {
     let rows: Vec<_> = append
         .events
         .iter()
-        .map(|Prepared { event, metadata }| {
+        .map(|Prepared { event, metadata, tags }| {
             json!([
                 event.event_id.to_string(),
                 event.event_type,
                 event.schema_version,
                 event.payload.as_str(),
                 metadata.as_str(),
+                tags.as_ref().map(Json::as_str),
             ])
         })
         .collect();
@@ -69,11 +90,44 @@ pub(super) fn alone_values(append: &Append) -> Result<Vec<SqlValue>> {
 pub(super) async fn append(tx: &mut Tx, appends: &[Append]) -> Result<Vec<Result<Appended>>> {
     let known = known(tx, appends).await?;
     let planned = plan(appends, known);
-    if !planned.inserts.is_empty() {
-        let rows: Vec<_> = planned.inserts.iter().map(row).collect();
+    insert(tx, &planned.inserts).await?;
+    Ok(planned.answers)
+}
+
+/// An append to several streams, all or nothing.
+pub(super) async fn append_batch(tx: &mut Tx, batch: &Batch) -> Result<Vec<Appended>> {
+    let known = known(tx, &batch.appends).await?;
+    let broken = broken(tx, &batch.condition).await?;
+    let (answers, inserts) = plan_batch(batch, known, broken)?;
+    insert(tx, &inserts).await?;
+    Ok(answers)
+}
+
+/// The first event that breaks the condition.
+async fn broken(tx: &mut Tx, condition: &AppendCondition) -> Result<Option<u64>> {
+    if condition.is_none() {
+        return Ok(None);
+    }
+    let values = values![
+        Json::of(condition.query.items())?,
+        signed(condition.after),
+        Json::of(&condition.seen)?,
+    ];
+    let rows = tx.fetch_all(BROKEN, values).await?;
+    Ok(rows
+        .first()
+        .map(|row| row.opt_i64("position"))
+        .transpose()?
+        .flatten()
+        .map(i64::unsigned_abs))
+}
+
+async fn insert(tx: &mut Tx, inserts: &[Insert<'_>]) -> Result<()> {
+    if !inserts.is_empty() {
+        let rows: Vec<_> = inserts.iter().map(row).collect();
         tx.execute(INSERT, values![Json::of(&rows)?]).await?;
     }
-    Ok(planned.answers)
+    Ok(())
 }
 
 async fn known(tx: &mut Tx, appends: &[Append]) -> Result<Known> {
@@ -119,5 +173,6 @@ fn row(insert: &Insert<'_>) -> serde_json::Value {
         event.schema_version,
         event.payload.as_str(),
         insert.event.metadata.as_str(),
+        insert.event.tags.as_ref().map(Json::as_str),
     ])
 }

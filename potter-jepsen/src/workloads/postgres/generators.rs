@@ -130,7 +130,7 @@ fn transactions(keys: i64, write: &'static str) -> Box<dyn Generator> {
                 }
             });
         }
-        Op::new("txn").value(steps.into_iter().map(Value::List).collect::<Vec<_>>())
+        Op::new("txn").value(steps.into_iter().map(Value::from).collect::<Vec<_>>())
     });
     load.boxed()
 }
@@ -149,7 +149,7 @@ fn bank() -> Box<dyn Generator> {
 fn long_fork() -> Box<dyn Generator> {
     let mut count = 0;
     let step = |f: &str, key: i64, value: Value| {
-        Value::List(vec![Value::Keyword(f.into()), Value::Int(key), value])
+        Value::from(vec![Value::Keyword(f.into()), Value::Int(key), value])
     };
     let load = generator::from_fn(move |random| {
         count += 1;

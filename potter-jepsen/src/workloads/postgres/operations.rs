@@ -233,7 +233,7 @@ async fn transaction(kind: Kind, table: &str, op: &Op, connection: &mut PgConnec
         }
     }
     tx.commit().await?;
-    Ok(Value::List(results))
+    Ok(Value::from(results))
 }
 
 /// The step with its result; `None` if it is none.
@@ -270,5 +270,5 @@ async fn step(
         }
         _ => return Ok(None),
     };
-    Ok(Some(Value::List(vec![f.clone(), Value::Int(*key), result])))
+    Ok(Some(Value::from(vec![f.clone(), Value::Int(*key), result])))
 }

@@ -1,0 +1,5 @@
+//! Systems that a test can start by itself.
+
+mod postgres;
+
+pub use postgres::PostgresCluster;
