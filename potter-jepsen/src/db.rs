@@ -1,5 +1,5 @@
-//! Systems that a test can start by itself.
+//! Systems under test that this crate can start itself, with their nemeses.
 
 mod postgres;
 
-pub use postgres::PostgresCluster;
+pub use postgres::{PostgresCluster, PostgresOptions};

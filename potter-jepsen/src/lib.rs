@@ -24,7 +24,7 @@
 //! ```
 
 pub mod checkers;
-#[cfg(all(feature = "runner", unix))]
+#[cfg(feature = "runner")]
 pub mod db;
 #[cfg(feature = "runner")]
 pub mod generator;

@@ -1,274 +1,299 @@
-//! PostgreSQL: a primary and streaming replicas, private to a test.
+//! A private PostgreSQL: a primary and its streaming replicas, on this machine.
+//!
+//! All of it runs as processes of a [`Processes`] registry, and every connection, of clients to
+//! nodes and of replicas to the primary, goes through a [`ProxyNetwork`]. So everything can be
+//! killed, frozen and cut off, and nothing of it is left behind on any exit.
+//!
+//! | node | what it is |
+//! |---|---|
+//! | `client` | whoever connects to the URLs of [`PostgresCluster::nodes`] |
+//! | `postgres-primary` | the first node |
+//! | `postgres-replica`, `postgres-replica-2`, … | hot standbys that follow it asynchronously |
 
-mod machine;
+mod install;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use self::machine::{Machine, run};
+use self::install::{Install, ServerUser};
 use crate::error::{Error, ErrorKind, Result};
-use crate::nemesis::{ProcessCommand, Processes, Ready, Stop};
+use crate::nemesis::{
+    Clocks, Composed, Journal, Nemesis, ProcessCommand, Processes, ProxyNetwork, Ready, Stop,
+    compose,
+};
 use crate::runner::{Db, Failure, Node};
 
-const USER: &str = "potter";
-const DATABASE: &str = "postgres";
-/// How long a server may take to end before it is killed, and replicas to follow.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How much of a log is kept, from its end.
-const LOG_BYTES: usize = 1 << 20;
+const PRIMARY: &str = "postgres-primary";
+const CLIENT: &str = "client";
+const REPLICAS_MAX: usize = 8;
+/// How long a server gets for an orderly end.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOG_BYTES_MAX: u64 = 256 * 1024;
 
-/// A primary and streaming replicas on free ports of `127.0.0.1`, from the PostgreSQL that is
-/// installed (15 or later; `POTTER_POSTGRES_BIN` names another folder of programs). Run by root, the
-/// servers belong to the user `postgres`, or `nobody`.
-///
-/// The servers are registered with [`Processes`] as `primary`, `replica-1`, `replica-2`, …: so they
-/// can be killed, paused and restarted as faults, and they end with the test however it ends. Their
-/// data is in a new folder of the system's temporary one, and deleted by [`Db::stop`]. Clones are the
-/// same cluster.
+/// What the servers are like.
 #[derive(Clone, Debug)]
-pub struct PostgresCluster {
-    processes: Arc<Processes>,
-    settings: BTreeMap<String, String>,
-    replica_settings: BTreeMap<String, String>,
-    addresses: Vec<SocketAddr>,
-    replication: Option<SocketAddr>,
-    directory: PathBuf,
+#[non_exhaustive]
+pub struct PostgresOptions {
+    /// How many replicas: 1 if not said, 8 at most.
+    pub replicas: usize,
+    /// Their clocks can be skewed. Needs `libfaketime`.
+    pub clocks: bool,
+    /// More settings of `postgresql.conf`, for all nodes.
+    pub settings: Vec<(String, String)>,
+    /// Seed of the network's jitter and losses.
+    pub seed: u64,
 }
 
-static NEXT: AtomicU64 = AtomicU64::new(0);
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self { replicas: 1, clocks: false, settings: Vec::new(), seed: 0 }
+    }
+}
 
-impl PostgresCluster {
-    /// A primary with so many replicas; nothing is started yet, but their addresses are known.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Setup`] if there are no free ports.
-    pub fn new(processes: Arc<Processes>, replicas: usize) -> Result<Self> {
-        let addresses = free_addresses(replicas + 1)?;
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("potter-postgres-{}-{number}", std::process::id());
-        Ok(Self {
-            processes,
-            settings: BTreeMap::new(),
-            replica_settings: BTreeMap::new(),
-            addresses,
-            replication: None,
-            directory: std::env::temp_dir().join(name),
-        })
+impl PostgresOptions {
+    /// The same with so many replicas.
+    #[must_use]
+    pub fn replicas(mut self, replicas: usize) -> Self {
+        self.replicas = replicas;
+        self
     }
 
-    /// A setting of all servers, as in `postgresql.conf`.
+    /// The same with clocks that can be skewed.
+    #[must_use]
+    pub fn clocks(mut self) -> Self {
+        self.clocks = true;
+        self
+    }
+
+    /// The same with one more setting.
     #[must_use]
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.settings.insert(name.into(), value.into());
+        self.settings.push((name.into(), value.into()));
         self
     }
+}
 
-    /// A setting of the replicas.
-    #[must_use]
-    pub fn replica_setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.replica_settings.insert(name.into(), value.into());
-        self
-    }
+/// A primary and its replicas. What is not shut down in order ends with the journal: the servers are
+/// killed and their data is deleted. As a [`Db`] it is started and stopped by a test; or call
+/// [`launch`](Self::launch) and [`shut_down`](Self::shut_down).
+#[derive(Debug)]
+pub struct PostgresCluster {
+    directory: PathBuf,
+    install: Install,
+    options: PostgresOptions,
+    processes: Arc<Processes>,
+    network: Arc<ProxyNetwork>,
+    clocks: Option<Arc<Clocks>>,
+    nodes: Mutex<Vec<Node>>,
+}
 
-    /// Where replicas find the primary: a proxy, so that the two can be parted.
-    #[must_use]
-    pub fn replication_via(mut self, address: SocketAddr) -> Self {
-        self.replication = Some(address);
-        self
-    }
-
-    /// The names of the servers, the primary first.
-    pub fn names(&self) -> Vec<String> {
-        (0..self.addresses.len()).map(name).collect()
-    }
-
-    /// Where the server of this name listens.
+impl PostgresCluster {
+    /// A cluster that keeps its data in `directory`, which is made and must not exist, and is deleted
+    /// at the end. As root the servers run as the user `postgres`, or `nobody`, who must be able to
+    /// get there.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidTest`] with the names that there are.
-    pub fn address(&self, server: &str) -> Result<SocketAddr> {
-        let at = self.names().iter().position(|name| name == server);
-        at.map(|at| self.addresses[at]).ok_or_else(|| {
-            let message =
-                format!("there is no server {server}; there are {}", self.names().join(", "));
-            Error::new(ErrorKind::InvalidTest, message)
-        })
-    }
-
-    /// The URL of a server at `address`, which may be a proxy's.
-    pub fn url(address: SocketAddr) -> String {
-        format!("postgres://{USER}@{address}/{DATABASE}")
-    }
-
-    /// The nodes without proxies, as [`Db::start`] returns them.
-    pub fn nodes(&self) -> Vec<Node> {
-        let nodes = self.names().into_iter().zip(&self.addresses);
-        nodes.map(|(name, address)| Node::new(name, Self::url(*address))).collect()
-    }
-
-    fn data(&self, n: usize) -> PathBuf {
-        self.directory.join(name(n))
-    }
-
-    fn log(&self, n: usize) -> PathBuf {
-        self.directory.join(format!("{}.log", name(n)))
-    }
-
-    /// Makes the primary's data.
-    fn init(&self, machine: &Machine) -> Result<()> {
-        machine.make(&self.directory)?;
-        let mut command = machine.command("initdb");
-        command.arg("-D").arg(self.data(0)).args(["-U", USER, "-A", "trust", "-E", "UTF8"]);
-        run(command.args(["--no-locale", "--no-sync"]))?;
-        self.configure(0)
-    }
-
-    /// Copies the running primary.
-    fn copy(&self, machine: &Machine, n: usize) -> Result<()> {
-        let from = self.replication.unwrap_or(self.addresses[0]);
-        let mut command = machine.command("pg_basebackup");
-        command.arg("-D").arg(self.data(n)).args(["-U", USER, "-h", &from.ip().to_string()]);
-        command.args(["-p", &from.port().to_string(), "-R", "-X", "stream", "-c", "fast"]);
-        run(command.args(["--no-sync", "-w"]))?;
-        self.configure(n)
-    }
-
-    /// The last word in the configuration is what counts.
-    fn configure(&self, n: usize) -> Result<()> {
-        let path = self.data(n).join("postgresql.conf");
-        let own = [
-            ("listen_addresses", self.addresses[n].ip().to_string()),
-            ("port", self.addresses[n].port().to_string()),
-            ("unix_socket_directories", String::new()),
-            ("cluster_name", name(n)),
-            ("timezone", "UTC".into()),
-            ("log_timezone", "UTC".into()),
-        ];
-        let own = own.iter().map(|(name, value)| (*name, value.as_str()));
-        let replica = self.replica_settings.iter().filter(|_| n > 0);
-        let others = self.settings.iter().chain(replica);
-        let others = others.map(|(name, value)| (name.as_str(), value.as_str()));
-        let mut text = String::from("\n");
-        for (name, value) in own.chain(others) {
-            text.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
+    /// [`ErrorKind::Unavailable`] when PostgreSQL is not installed, [`ErrorKind::InvalidTest`] for
+    /// more than 8 replicas, [`ErrorKind::Setup`] when the directory can't be made.
+    pub async fn new(
+        journal: Arc<Journal>,
+        directory: impl Into<PathBuf>,
+        options: PostgresOptions,
+    ) -> Result<Self> {
+        if options.replicas > REPLICAS_MAX {
+            let message = format!("{} replicas; {REPLICAS_MAX} at most", options.replicas);
+            return Err(Error::new(ErrorKind::InvalidTest, message));
         }
-        let append = || -> std::io::Result<()> {
-            let mut file = std::fs::OpenOptions::new().append(true).open(&path)?;
-            std::io::Write::write_all(&mut file, text.as_bytes())
-        };
-        append().map_err(|error| {
-            let message = format!("{} can't be written", path.display());
-            Error::new(ErrorKind::Setup, message).with_source(error)
-        })
+        let install = Install::find()?;
+        let directory = install::make_directory(&journal, &directory.into(), install.user)?;
+        let network = ProxyNetwork::new(Arc::clone(&journal), options.seed).await?;
+        let processes = Arc::new(Processes::new(Arc::clone(&journal)));
+        let clocks = options.clocks.then(|| {
+            Arc::new(Clocks::new(Arc::clone(&journal), Arc::clone(&processes), &directory))
+        });
+        let nodes = Mutex::default();
+        Ok(Self { directory, install, options, processes, network, clocks, nodes })
     }
 
-    fn process(&self, machine: &Machine, n: usize) -> ProcessCommand {
-        let (host, port) = (self.addresses[n].ip().to_string(), self.addresses[n].port());
-        let ready: Vec<OsString> = vec![
-            machine.program("pg_isready").into(),
-            "-q".into(),
-            "-h".into(),
-            host.into(),
-            "-p".into(),
-            port.to_string().into(),
+    /// The nodes that clients use, the primary first; none before it was launched.
+    pub fn nodes(&self) -> Vec<Node> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its processes: `postgres-primary`, `postgres-replica`, ….
+    pub fn processes(&self) -> &Arc<Processes> {
+        &self.processes
+    }
+
+    /// The network between its nodes and clients.
+    pub fn network(&self) -> &Arc<ProxyNetwork> {
+        &self.network
+    }
+
+    /// Everything that can be done to it: faults of [`Processes`], of [`ProxyNetwork`], and of
+    /// [`Clocks`] if it has them.
+    ///
+    /// # Errors
+    /// None that is expected: no two of them make faults of the same kind.
+    pub fn nemesis(&self) -> Result<Arc<Composed>> {
+        let mut parts: Vec<Arc<dyn Nemesis>> =
+            vec![Arc::clone(&self.processes) as _, Arc::clone(&self.network) as _];
+        if let Some(clocks) = &self.clocks {
+            parts.push(Arc::clone(clocks) as _);
+        }
+        compose(parts).map(Arc::new)
+    }
+
+    /// Starts the primary, copies it to the replicas and starts those, and waits until all answer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Setup`] or [`ErrorKind::Fault`] with what the server said.
+    pub async fn launch(&self) -> Result<Vec<Node>> {
+        let mut nodes = Vec::new();
+        let primary = self.directory.join(PRIMARY);
+        self.install.initdb(&primary).await?;
+        let primary_at = self.serve(PRIMARY, &primary).await?;
+        nodes.push(self.client_node(PRIMARY, primary_at).await?);
+        for number in 1..=self.options.replicas {
+            let name = match number {
+                1 => "postgres-replica".to_owned(),
+                more => format!("postgres-replica-{more}"),
+            };
+            let upstream = self.network.link(&name, PRIMARY, primary_at).await?;
+            let directory = self.directory.join(&name);
+            self.install.copy(&directory, upstream, &name).await?;
+            let at = self.serve(&name, &directory).await?;
+            nodes.push(self.client_node(&name, at).await?);
+        }
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&nodes);
+        Ok(nodes)
+    }
+
+    /// Stops all servers, the replicas first, and deletes their data.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Fault`] when one does not end, even if it is killed.
+    pub async fn shut_down(&self) -> Result<()> {
+        self.network.heal().await?;
+        for name in self.processes.names().into_iter().rev() {
+            self.processes.stop(&name, PATIENCE).await?;
+        }
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        install::delete_directory(&self.directory)
+    }
+
+    /// The end of each server's log: (node, text).
+    pub fn last_logs(&self) -> Vec<(String, String)> {
+        let names = self.processes.names();
+        names.into_iter().map(|name| (name.clone(), end_of(&self.log(&name)))).collect()
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.log"))
+    }
+
+    async fn client_node(&self, name: &str, at: SocketAddr) -> Result<Node> {
+        let address = self.network.link(CLIENT, name, at).await?;
+        let url = format!("postgres://postgres@{address}/postgres?sslmode=disable");
+        Ok(Node::new(name, url))
+    }
+
+    /// Starts a server on a free port. Between the choice of the port and its use another program
+    /// may take it: then another is tried.
+    async fn serve(&self, name: &str, data: &Path) -> Result<SocketAddr> {
+        let mut tries = 0;
+        loop {
+            let port = free_port()?;
+            let mut command = self.command(name, data, port);
+            if let Some(clocks) = &self.clocks {
+                // A second try has the clock already.
+                command = match tries {
+                    0 => clocks.wrap(name, command)?,
+                    _ => clocks.wrap_again(name, command)?,
+                };
+            }
+            tries += 1;
+            match self.processes.start(name, command).await {
+                Ok(()) => return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+                Err(error) if tries < 3 && end_of(&self.log(name)).contains("could not bind") => {
+                    tracing::info!(%error, name, port, "the port was taken: another one");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn command(&self, name: &str, data: &Path, port: u16) -> ProcessCommand {
+        let mut command = ProcessCommand::new(self.install.program("postgres"));
+        command = command.arg("-D").arg(data).directory(data).output(self.log(name));
+        let own = [
+            ("port", port.to_string()),
+            ("listen_addresses", "127.0.0.1".into()),
+            ("unix_socket_directories", String::new()),
+            ("cluster_name", name.into()),
+            ("max_connections", "300".into()),
+            ("max_prepared_transactions", "64".into()),
+            ("max_wal_senders", "20".into()),
+            ("max_replication_slots", "20".into()),
+            ("wal_level", "logical".into()),
+            // A replica that was cut off comes back soon, and finds what it missed.
+            ("wal_keep_size", "512MB".into()),
+            ("wal_retrieve_retry_interval", "200ms".into()),
+            ("wal_receiver_timeout", "5s".into()),
+            ("wal_sender_timeout", "5s".into()),
+            ("log_line_prefix", "%m [%p] ".into()),
         ];
-        let mut command = ProcessCommand::new(machine.program("postgres"))
-            .arg("-D")
-            .arg(self.data(n))
-            .directory(&self.directory)
-            .output(self.log(n))
-            .ready(Ready::Command(ready))
-            .stop(Stop::Interrupt);
-        if let Some((user, group)) = machine.user {
+        let settings = self.options.settings.iter().cloned();
+        let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
+        for (name, value) in own.chain(settings) {
+            command = command.arg("-c").arg(format!("{name}={value}"));
+        }
+        if let Some(ServerUser { user, group }) = self.install.user {
             command = command.user(user, group);
         }
-        command
-    }
-
-    /// Waits until all replicas follow the primary.
-    fn followed(&self, machine: &Machine) -> Result<()> {
-        let begun = Instant::now();
-        let wanted = (self.addresses.len() - 1).to_string();
-        let (host, port) = (self.addresses[0].ip().to_string(), self.addresses[0].port());
-        loop {
-            let mut psql = Command::new(machine.program("psql"));
-            psql.args(["-X", "-A", "-t", "-w", "-U", USER, "-d", DATABASE, "-h", &host, "-p"]);
-            psql.arg(port.to_string()).arg("-c");
-            psql.arg("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'");
-            if run(&mut psql)?.trim() == wanted {
-                return Ok(());
-            }
-            if begun.elapsed() > PATIENCE {
-                let message = format!("the replicas do not follow the primary within {PATIENCE:?}");
-                return Err(Error::new(ErrorKind::Setup, message));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        let ready = self.install.ready(port);
+        command.ready(Ready::Command(ready)).stop(Stop::Interrupt)
     }
 }
 
-fn name(n: usize) -> String {
-    if n == 0 { "primary".into() } else { format!("replica-{n}") }
-}
-
-/// Addresses that nobody uses now, all different.
-fn free_addresses(count: usize) -> Result<Vec<SocketAddr>> {
-    let listeners = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    let all: std::io::Result<Vec<TcpListener>> = listeners.collect();
-    let addresses = all.and_then(|all| all.iter().map(TcpListener::local_addr).collect());
-    addresses.map_err(|error| {
-        Error::new(ErrorKind::Setup, "there are no free ports on 127.0.0.1").with_source(error)
+/// A port that nobody uses now.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let port = listener.and_then(|listener| listener.local_addr()).map(|address| address.port());
+    port.map_err(|error| {
+        Error::new(ErrorKind::Unavailable, "no port of 127.0.0.1 is free").with_source(error)
     })
 }
 
-/// Runs what blocks where it may.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T, Failure> {
-    Ok(tokio::task::spawn_blocking(work).await??)
+/// The last part of a log.
+fn end_of(path: &Path) -> String {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let read = || -> std::io::Result<String> {
+        let mut file = std::fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_BYTES_MAX)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    read().unwrap_or_default()
 }
 
 #[async_trait]
 impl Db for PostgresCluster {
     async fn start(&self) -> Result<Vec<Node>, Failure> {
-        let machine = Machine::find()?;
-        let (this, of) = (self.clone(), machine.clone());
-        blocking(move || this.init(&of)).await?;
-        self.processes.start(&name(0), self.process(&machine, 0)).await?;
-        for n in 1..self.addresses.len() {
-            let (this, of) = (self.clone(), machine.clone());
-            blocking(move || this.copy(&of, n)).await?;
-            self.processes.start(&name(n), self.process(&machine, n)).await?;
-        }
-        let this = self.clone();
-        blocking(move || this.followed(&machine)).await?;
-        Ok(self.nodes())
+        Ok(self.launch().await?)
     }
 
     async fn stop(&self) -> Result<(), Failure> {
-        let mut stopped = Ok(());
-        let running = self.processes.names();
-        for server in self.names().into_iter().rev().filter(|name| running.contains(name)) {
-            stopped = stopped.and(self.processes.stop(&server, PATIENCE).await);
-        }
-        stopped?;
-        let directory = self.directory.clone();
-        blocking(move || machine::remove(&directory)).await
+        Ok(self.shut_down().await?)
     }
 
     async fn logs(&self) -> Vec<(String, String)> {
-        let tail = |path: &Path| {
-            let text = std::fs::read(path).unwrap_or_default();
-            String::from_utf8_lossy(&text[text.len().saturating_sub(LOG_BYTES)..]).into_owned()
-        };
-        (0..self.addresses.len()).map(|n| (name(n), tail(&self.log(n)))).collect()
+        self.last_logs()
     }
 }
