@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::devices::{Port, act, copy, meet, meet_at_last, shown};
 use crate::place::{API, Place, operations, post, register, upload, value};
 
-crate::on_both_engines! {
+crate::on_every_store! {
     one_bad_operation_of_a_hundred_is_set_aside;
     an_operation_is_counted_once_by_its_id;
     a_batch_is_answered_once;
