@@ -17,7 +17,7 @@ use crate::place::{API, Place, operations, register, value};
 const CLIENTS: usize = 8;
 const BATCHES: usize = 12;
 const OPS: usize = 25;
-const KILLS_MIN: usize = 8;
+const KILLS_MIN: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 crate::on_every_store! {
@@ -141,7 +141,10 @@ fn kill(place: &Place, stage: &Stage) {
     let _alarm = Alarm(stage);
     let mut random = Random(0x5eed_0000_0000_0002);
     while !stage.failed.load(Ordering::SeqCst) {
-        thread::sleep(Duration::from_millis(30 + random.below(250)));
+        // Once it was killed often enough its lives get longer, so that slow stores come to an end.
+        let kills = stage.kills.load(Ordering::SeqCst);
+        let longest = 250 * (kills.saturating_sub(KILLS_MIN) as u64 + 1);
+        thread::sleep(Duration::from_millis(30 + random.below(longest.min(10_000))));
         let done = stage.done.load(Ordering::SeqCst);
         if let Some(mut program) = stage.program.lock().unwrap().take() {
             program.kill();
