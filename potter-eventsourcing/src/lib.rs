@@ -83,13 +83,17 @@
 //! # }
 //! ```
 //!
-//! Features: `sqlite` (default), `postgres`, and `testing` for the conformance suite.
+//! Features: `sqlite` (default), `postgres`, `erasure` for personal data that can be erased by its
+//! key, and `testing` for the conformance suite.
 
 mod aggregate;
 mod diff;
 mod domain_event;
+#[cfg(feature = "erasure")]
+mod erasure;
 mod error;
 mod event;
+mod personal;
 mod projection;
 mod query;
 mod replay;
@@ -105,8 +109,13 @@ mod upcast;
 pub use aggregate::Aggregate;
 pub use diff::{Change, Difference, differences};
 pub use domain_event::DomainEvent;
+#[cfg(feature = "erasure")]
+pub use erasure::{
+    DataKey, ErasableEventStore, KEY_MIGRATIONS, KeyStore, KeyTable, MemoryKeys, SubjectKey, Vault,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Appended, NewEvent, RecordedEvent};
+pub use personal::Personal;
 pub use projection::{
     CaughtUp, HandlerError, InlineEventStore, OnFailure, ParkedEvent, Projection, ProjectionAdmin,
     ProjectionState, ProjectionStatus, Rebuild, Rebuildable, Rebuilt, Running, SegmentStatus,
@@ -123,7 +132,7 @@ pub use snapshot::{
 pub use store::{
     AppendCondition, Direction, EventFilter, EventStore, ExpectedVersion, Matching,
     MemoryEventStore, Page, PostgresEventStore, ReadAllOptions, ReadOptions, SegmentSet,
-    SqliteEventStore, StoreOptions, StreamAppend, event_store, event_store_with,
+    SqliteEventStore, StoreOptions, StreamAppend, TenantEventStore, event_store, event_store_with,
 };
 pub use stream_id::{SEGMENTS, StreamId};
 pub use upcast::{UnknownEvents, Upcast, Upcasters};

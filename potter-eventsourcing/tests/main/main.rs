@@ -4,6 +4,7 @@
 
 mod conformance;
 mod counter;
+mod erasure;
 mod history;
 mod postgres;
 mod projection;
@@ -11,3 +12,4 @@ mod repository;
 mod snapshots;
 mod sqlite;
 mod support;
+mod tenants;
