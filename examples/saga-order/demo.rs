@@ -8,12 +8,12 @@ use examples_common::{StartError, env_text};
 use potter_core::{Metadata, new_id};
 use potter_saga::{EntryKind, LogRecord};
 
-use crate::money::Money;
 use crate::order::{Item, PlacedOrder};
 use crate::service::{Service, connect, order_id};
 use crate::shop;
 use crate::steps::CARD_LIMIT;
 use crate::switches::Switches;
+use examples_common::Money;
 
 /// How long an order may take.
 const PATIENCE: Duration = Duration::from_secs(60);

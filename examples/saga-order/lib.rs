@@ -3,7 +3,6 @@
 
 mod api;
 mod demo;
-pub mod money;
 pub mod order;
 pub mod service;
 pub mod shop;

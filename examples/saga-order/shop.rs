@@ -12,8 +12,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::money::Money;
 use crate::order::Item;
+use examples_common::Money;
 
 /// The schema of these tables, with some stock to sell.
 pub const MIGRATIONS: Migrations = Migrations {

@@ -87,6 +87,7 @@
 //! key, and `testing` for the conformance suite.
 
 mod aggregate;
+mod analytics;
 mod diff;
 mod domain_event;
 #[cfg(feature = "erasure")]
@@ -107,6 +108,10 @@ pub mod testing;
 mod upcast;
 
 pub use aggregate::Aggregate;
+pub use analytics::{
+    Bucket, BucketTotals, EventAnalytics, EventTypeTotals, Slice, StreamTotals, StreamTypeTotals,
+    Totals, event_analytics,
+};
 pub use diff::{Change, Difference, differences};
 pub use domain_event::DomainEvent;
 #[cfg(feature = "erasure")]

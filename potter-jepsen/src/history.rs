@@ -87,7 +87,7 @@ impl Event {
             _ = write!(out, ", :time {time}");
         }
         if let Some(error) = &self.error {
-            _ = write!(out, ", :error {}", Value::Str(error.clone()));
+            _ = write!(out, ", :error {}", Value::Str((**error).into()));
         }
         out.push('}');
         out

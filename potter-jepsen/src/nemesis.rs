@@ -12,6 +12,18 @@
 //! ([`Analysis::with_unverified_fault`](crate::Analysis::with_unverified_fault)). So it does when an
 //! injection is an error, and when a heal is one or is not verified.
 
+mod clock;
+mod compose;
+mod disk;
+mod journal;
+mod namespaces;
+mod params;
+mod partition;
+mod process;
+mod procfs;
+mod proxy;
+mod undo;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -19,6 +31,16 @@ use async_trait::async_trait;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::value::Value;
+
+pub use clock::Clocks;
+pub use compose::{Composed, compose};
+pub use disk::{DISK_BYTES_MAX, Disk};
+pub use journal::{Journal, Recovered};
+pub use namespaces::Namespaces;
+pub use partition::{Blocked, Shape};
+pub use process::{ProcessCommand, ProcessInfo, Processes, Ready, Stop};
+pub use procfs::{ProcessId, ProcessState};
+pub use proxy::{ProxyNetwork, Rules};
 
 /// Whether a nemesis can work here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +111,7 @@ impl Fault {
         let entry = |name: &str, value| (Value::Keyword(name.into()), value);
         let targets = self.targets.iter().map(|name| Value::Str(name.as_str().into())).collect();
         let params = self.params.iter().map(|(name, value)| entry(name, value.clone())).collect();
-        Value::Map(vec![
+        Value::Map(thin_vec::thin_vec![
             entry("kind", Value::Str(self.kind.as_str().into())),
             entry("targets", Value::List(targets)),
             entry("params", Value::Map(params)),
@@ -183,4 +205,34 @@ pub trait Nemesis: Send + Sync {
     /// [`ErrorKind::Fault`] when something could not be undone. It stays written down, and the next
     /// heal tries it again.
     async fn heal(&self) -> Result<Healed>;
+}
+
+/// An error if the fault has a parameter that its kind does not take.
+fn no_params(fault: &Fault, but: &[&str]) -> Result<()> {
+    match fault.params.keys().find(|name| !but.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let takes = if but.is_empty() { "none".to_owned() } else { but.join(", ") };
+            let message =
+                format!("'{}' takes no parameter '{name}'; it takes: {takes}", fault.kind);
+            Err(Error::new(ErrorKind::InvalidFault, message))
+        }
+    }
+}
+
+/// The error for a kind that the nemesis does not make.
+fn no_such_fault(nemesis: &(impl Nemesis + ?Sized), fault: &Fault) -> Error {
+    let (name, kinds) = (nemesis.name(), nemesis.faults().join(", "));
+    let message = format!("'{name}' makes no fault '{}'; it makes: {kinds}", fault.kind);
+    Error::new(ErrorKind::InvalidFault, message)
+}
+
+/// Runs what waits for the system on a thread where it may. It runs to its end even if the caller
+/// is dropped: a fault is never left half written down.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        Error::new(ErrorKind::Fault, "a fault's thread ended early").with_source(error)
+    })?
 }

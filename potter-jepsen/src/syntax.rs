@@ -4,6 +4,9 @@
 
 use std::io::BufRead;
 
+use arcstr::{ArcStr, literal};
+use thin_vec::ThinVec;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::value::Value;
 
@@ -21,6 +24,25 @@ struct Parser<'t> {
     at: usize,
     json: bool,
     line: u64,
+}
+
+/// The text as a value has it. The words that histories repeat most are not stored again.
+pub(crate) fn word(text: &str) -> ArcStr {
+    match text {
+        "r" => literal!("r"),
+        "w" => literal!("w"),
+        "append" => literal!("append"),
+        "read" => literal!("read"),
+        "write" => literal!("write"),
+        "cas" => literal!("cas"),
+        "txn" => literal!("txn"),
+        "type" => literal!("type"),
+        "invoke" => literal!("invoke"),
+        "ok" => literal!("ok"),
+        "process" => literal!("process"),
+        "value" => literal!("value"),
+        other => other.into(),
+    }
 }
 
 impl Parser<'_> {
@@ -66,14 +88,14 @@ impl Parser<'_> {
             b'[' => Value::List(self.items(b']', depth)?),
             b'(' => Value::List(self.items(b')', depth)?),
             b'{' => self.map(depth)?,
-            b'"' => Value::Str(self.string()?.into()),
+            b'"' => Value::Str(word(&self.string()?)),
             b'\\' => {
                 self.at += 1;
                 Value::Str(self.token(true).into())
             }
             b':' => {
                 self.at += 1;
-                Value::Keyword(self.token(true).into())
+                Value::Keyword(word(&self.token(true)))
             }
             b'#' => return self.tagged(depth).map(Some),
             b'^' | b'\'' => {
@@ -89,7 +111,7 @@ impl Parser<'_> {
         }))
     }
 
-    fn items(&mut self, close: u8, depth: usize) -> Result<Vec<Value>> {
+    fn items(&mut self, close: u8, depth: usize) -> Result<ThinVec<Value>> {
         self.at += 1;
         let mut items = Vec::new();
         while let Some(item) = self.value(depth + 1)? {
@@ -99,7 +121,8 @@ impl Parser<'_> {
             return Err(self.error(format!("'{}' is missing", close as char)));
         }
         self.at += 1;
-        Ok(items)
+        // Into exactly as much room as they need.
+        Ok(items.into())
     }
 
     fn map(&mut self, depth: usize) -> Result<Value> {
@@ -107,7 +130,7 @@ impl Parser<'_> {
         if items.len() % 2 == 1 {
             return Err(self.error("a map has a key without a value"));
         }
-        let mut entries = Vec::with_capacity(items.len() / 2);
+        let mut entries = ThinVec::with_capacity(items.len() / 2);
         let mut items = items.into_iter();
         while let (Some(key), Some(value)) = (items.next(), items.next()) {
             entries.push((key, value));
@@ -162,7 +185,7 @@ impl Parser<'_> {
             _ => {
                 let digits = token.trim_start_matches(['+', '-']);
                 if !digits.starts_with(|c: char| c.is_ascii_digit()) {
-                    return Ok(Value::Keyword(token.into()));
+                    return Ok(Value::Keyword(word(&token)));
                 }
                 let whole = token.trim_end_matches('N').trim_start_matches('+');
                 match whole.parse() {

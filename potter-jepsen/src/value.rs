@@ -2,7 +2,13 @@
 
 use std::fmt::{self, Write as _};
 
+use arcstr::ArcStr;
+use thin_vec::ThinVec;
+
 /// A value that an operation wrote, read or was keyed by.
+///
+/// It has 16 bytes, because histories consist of little else: lists and texts are behind one
+/// pointer, and texts are shared when they are cloned.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Value {
@@ -14,17 +20,17 @@ pub enum Value {
     /// A whole number.
     Int(i64),
     /// Any other number, as it was written: floats, ratios, numbers beyond 64 bits.
-    Number(Box<str>),
+    Number(ArcStr),
     /// A string.
-    Str(Box<str>),
+    Str(ArcStr),
     /// An EDN keyword or symbol, without the colon.
-    Keyword(Box<str>),
+    Keyword(ArcStr),
     /// A list or vector.
-    List(Vec<Value>),
+    List(ThinVec<Value>),
     /// An EDN set, in the order in which it was written.
-    Set(Vec<Value>),
+    Set(ThinVec<Value>),
     /// A map, in the order in which it was written.
-    Map(Vec<(Value, Value)>),
+    Map(ThinVec<(Value, Value)>),
 }
 
 impl Value {
@@ -207,6 +213,15 @@ impl From<&str> for Value {
 
 impl From<Vec<Value>> for Value {
     fn from(items: Vec<Value>) -> Self {
-        Self::List(items)
+        Self::List(items.into())
     }
 }
+
+impl FromIterator<Value> for Value {
+    /// A list.
+    fn from_iter<I: IntoIterator<Item = Value>>(items: I) -> Self {
+        Self::List(items.into_iter().collect())
+    }
+}
+
+const _: () = assert!(size_of::<Value>() == 16);

@@ -238,12 +238,12 @@ pub(crate) fn append(count: usize) -> History {
             let place = random.below(10);
             let key = Value::Int(names[place]);
             if random.below(2) == 0 {
-                result.push(Value::List(vec![read.clone(), key, Value::List(lists[place].clone())]));
+                result.push(Value::from(vec![read.clone(), key, Value::from(lists[place].clone())]));
                 continue;
             }
             unique += 1;
             lists[place].push(Value::Int(unique));
-            result.push(Value::List(vec![append.clone(), key, Value::Int(unique)]));
+            result.push(Value::from(vec![append.clone(), key, Value::Int(unique)]));
             if lists[place].len() == 32 {
                 lists[place].clear();
                 names[place] = next_key;
@@ -257,7 +257,7 @@ pub(crate) fn append(count: usize) -> History {
             }
         }
         event(process, EventKind::Invoke, Value::Nil);
-        running.push_back((process, Value::List(result)));
+        running.push_back((process, Value::from(result)));
     }
     for (process, value) in running {
         event(process, EventKind::Ok, value);

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use potter_core::{Database, Sql, Tx, values};
 use potter_eventsourcing::{
-    Aggregate, DomainEvent, EventStore, ExpectedVersion, HandlerError, NewEvent, Projection,
-    RecordedEvent, Repository, StreamId, Worker, WorkerOptions, WorkerPool, event_store,
+    Aggregate, DomainEvent, EventStore, ExpectedVersion, Frequency, HandlerError, NewEvent,
+    Projection, RecordedEvent, Repository, Snapshots, Snapshottable, StreamId, Worker,
+    WorkerOptions, WorkerPool, event_store, snapshot_store,
 };
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,11 @@ pub(crate) async fn run(job: &Job, database: Database) {
     let store = event_store(&database).unwrap();
     match job.work.as_str() {
         "append" => append(store, job).await,
-        "load" => load(store, job).await,
+        "load" => load(store, None, job).await,
+        "load-snapshot" => {
+            let snapshots = Snapshots::new(snapshot_store(&database), Frequency(100));
+            load(store, Some(snapshots), job).await;
+        }
         "catch-up" | "catch-up-batch" => catch_up(store, job).await,
         "latency" => latency(store, job).await,
         _ => job.unsupported(),
@@ -61,9 +66,13 @@ impl DomainEvent for AccountEvent {
     }
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Account {
     balance: i64,
+}
+
+impl Snapshottable for Account {
+    const SNAPSHOT_VERSION: u32 = 1;
 }
 
 impl Aggregate for Account {
@@ -81,11 +90,15 @@ impl Aggregate for Account {
     }
 }
 
-async fn load(store: Arc<dyn EventStore>, job: &Job) {
+async fn load(store: Arc<dyn EventStore>, snapshots: Option<Snapshots>, job: &Job) {
     let events =
         (0..job.events).map(|_| NewEvent::new(EVENT_TYPE, &Deposited::new()).unwrap()).collect();
     store.append(&stream(0), ExpectedVersion::NoStream, events).await.unwrap();
-    let accounts = Repository::<Account>::new(store);
+    let mut accounts = Repository::<Account>::new(store);
+    if let Some(snapshots) = snapshots {
+        accounts = accounts.with_snapshots(snapshots);
+        accounts.take_snapshot("0").await.unwrap();
+    }
     let began = Instant::now();
     for _ in 0..job.operations {
         let loaded = accounts.load("0").await.unwrap();

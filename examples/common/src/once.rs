@@ -47,6 +47,11 @@ impl OnceAnswer {
     pub fn new<T: Serialize + ?Sized>(status: StatusCode, body: &T) -> Result<Self, Problem> {
         Ok(Self { status: status.as_u16(), body: Json::of(body)? })
     }
+
+    /// Its body.
+    pub fn body(&self) -> &Json {
+        &self.body
+    }
 }
 
 impl IntoResponse for OnceAnswer {

@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 use super::request::OrderRequest;
 use super::{idempotency_key, problem};
-use crate::money::Money;
 use crate::order::{Item, Order, OrderEvent, OrderState, PlacedOrder};
 use crate::service::{Service, order_id, saga_id};
+use examples_common::Money;
 use potter_eventsourcing::Aggregate;
 
 /// An order that is on its way.

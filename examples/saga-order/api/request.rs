@@ -7,8 +7,8 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::money::Money;
 use crate::order::{Item, PlacedOrder};
+use examples_common::Money;
 
 const ITEMS_MAX: usize = 100;
 const QUANTITY_MAX: i64 = 1_000_000;

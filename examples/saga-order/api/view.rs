@@ -8,9 +8,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::money::Money;
 use crate::order::{Item, PlacedOrder};
 use crate::steps::{Payment, Reservation, Shipment};
+use examples_common::Money;
 
 /// A saga in a list.
 #[derive(Debug, Serialize, ToSchema)]

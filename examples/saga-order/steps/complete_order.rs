@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Payment, Reservation, Shipment, Tools};
-use crate::money::Money;
 use crate::order::{OrderCommand, PlacedOrder};
 use crate::shop;
+use examples_common::Money;
 
 /// Completes the order.
 #[derive(Debug)]

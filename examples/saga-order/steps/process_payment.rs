@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Reservation, Tools};
-use crate::money::Money;
 use crate::order::{OrderCommand, PaymentProcessed, PlacedOrder};
 use crate::shop;
+use examples_common::Money;
 
 /// The card's limit: a payment over it is refused.
 pub const CARD_LIMIT: Money = Money::from_cents(1_000_000);

@@ -78,6 +78,11 @@ impl Program {
         Some(line["address"].as_str()?.to_owned())
     }
 
+    /// Where it listens: `127.0.0.1:8080`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Sends a signal by its name (`TERM`).
     pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();

@@ -88,6 +88,36 @@ impl ProjectionAdmin {
         })
     }
 
+    /// Waits until everything up to `position` is applied, `at_most` so long; answers whether it
+    /// is. To read one's own writes: with the position that the append answered. A projection
+    /// that never ran is waited for, too.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database is.
+    pub async fn wait_for(
+        &self,
+        projection: &str,
+        position: u64,
+        at_most: Duration,
+    ) -> Result<bool> {
+        const POLL_MIN: Duration = Duration::from_millis(2);
+        const POLL_MAX: Duration = Duration::from_millis(50);
+        let (began, mut poll) = (tokio::time::Instant::now(), POLL_MIN);
+        loop {
+            match self.status(projection).await {
+                Ok(status) if status.position >= position => return Ok(true),
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let left = at_most.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            tokio::time::sleep(poll.min(left)).await;
+            poll = (poll * 2).min(POLL_MAX);
+        }
+    }
+
     /// Makes it stand still. When this returns, no batch that began before is under way.
     ///
     /// # Errors

@@ -54,13 +54,16 @@ impl Owned {
         self.segments.keys().copied().collect()
     }
 
-    /// Takes what the storage says. How far was read is kept where nobody else was at work.
-    pub(super) fn replace(&mut self, claimed: Vec<Claimed>) {
+    /// Takes what the storage says. How far was read is kept where nobody else was at work; answers
+    /// whether anybody was.
+    pub(super) fn replace(&mut self, claimed: Vec<Claimed>) -> bool {
         let mut before = std::mem::take(&mut self.segments);
+        let mut changed = false;
         for one in claimed {
             let old = before.remove(&one.segment);
-            self.put(one, old);
+            changed |= !self.put(one, old);
         }
+        changed || !before.is_empty()
     }
 
     /// Adds what was claimed.
@@ -70,9 +73,12 @@ impl Owned {
         }
     }
 
-    fn put(&mut self, one: Claimed, old: Option<Segment>) {
+    /// Answers whether it is as it was.
+    fn put(&mut self, one: Claimed, old: Option<Segment>) -> bool {
         let unmoved = |old: &Segment| old.token == one.token && old.stored == one.position;
-        let segment = match old.filter(unmoved) {
+        let old = old.filter(unmoved);
+        let is_same = old.as_ref().is_some_and(|old| old.failure == one.failure);
+        let segment = match old {
             Some(old) => Segment { failure: one.failure, ..old },
             None => Segment {
                 token: one.token,
@@ -84,6 +90,7 @@ impl Owned {
             },
         };
         self.segments.insert(one.segment, segment);
+        is_same
     }
 
     pub(super) fn remove(&mut self, segments: &[u16]) {

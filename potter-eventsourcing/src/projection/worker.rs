@@ -332,8 +332,8 @@ impl Session {
             return Ok(Next::Wait(PENDING_WAIT));
         }
         self.owned.read_through(&group.members, through);
-        if self.late_written.elapsed() >= LATE_INTERVAL {
-            self.write_late().await?;
+        if self.late_written.elapsed() >= LATE_INTERVAL && self.write_late().await? {
+            return Ok(Next::Work);
         }
         Ok(match (moved, through < page.head) {
             (true, true) => Next::Work,
@@ -441,24 +441,25 @@ impl Session {
         share(&self.heart.seen(), self.member.id, self.options.partition, self.owned.count)
     }
 
-    async fn write_late(&mut self) -> Result<()> {
+    /// Writes positions that nobody waits for. Answers whether segments were moved or taken by
+    /// somebody else: an idle worker has no other way to see that its projection was reset.
+    async fn write_late(&mut self) -> Result<bool> {
         self.late_written = Instant::now();
         let late = self.owned.late_moves();
-        if late.is_empty() {
-            return Ok(());
-        }
-        if self.checkpoints.advance(self.member.worker(), &late).await? {
+        if !late.is_empty() && self.checkpoints.advance(self.member.worker(), &late).await? {
             self.owned.moved(&late);
-        } else {
-            let claimed = self.checkpoints.owned(self.member.worker()).await?;
-            self.owned.replace(claimed);
+            return Ok(false);
+        }
+        let claimed = self.checkpoints.owned(self.member.worker()).await?;
+        let changed = self.owned.replace(claimed);
+        if changed {
             self.read_ahead = None;
         }
-        Ok(())
+        Ok(changed)
     }
 
     async fn end(mut self) {
-        let late = self.write_late().await;
+        let late = self.write_late().await.map(|_| ());
         let left = self.checkpoints.leave(self.member.worker()).await;
         let (projection, worker) = (&self.member.projection, self.member.id);
         if let Err(error) = late.and(left) {

@@ -55,7 +55,7 @@ fn as_txn(_: &History, _: usize, event: &Event) -> Event {
     let f = if &*event.f == "write" { "w" } else { "r" };
     let key = event.key.take().unwrap_or(Value::Keyword("x".into()));
     let value = std::mem::take(&mut event.value);
-    event.value = Value::List(vec![Value::List(vec![Value::Keyword(f.into()), key, value])]);
+    event.value = Value::from(vec![Value::from(vec![Value::Keyword(f.into()), key, value])]);
     event.f = "txn".into();
     event
 }

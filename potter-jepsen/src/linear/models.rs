@@ -139,7 +139,7 @@ pub enum KeyValueOp {
 fn text(value: &Value) -> Box<str> {
     match value {
         Value::Nil => "".into(),
-        Value::Str(text) => text.clone(),
+        Value::Str(text) => text.as_str().into(),
         other => other.to_string().into(),
     }
 }

@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::history::{Event, EventKind, History, Process};
+use crate::syntax::word;
 use crate::value::Value;
 
 /// `r(…)` or `w(…)`: what, and the numbers.
@@ -51,7 +52,7 @@ pub(super) fn is_awdit(line: &str) -> bool {
 }
 
 fn micro(f: &'static str, key: i64, value: i64) -> Value {
-    Value::List(vec![Value::Keyword(f.into()), Value::Int(key), Value::Int(value)])
+    Value::from(vec![Value::Keyword(word(f)), Value::Int(key), Value::Int(value)])
 }
 
 struct Transactions {
@@ -61,7 +62,7 @@ struct Transactions {
 
 impl Transactions {
     fn push(&mut self, session: i64, kind: EventKind, micros: Vec<Value>) {
-        let value = Value::List(micros);
+        let value = Value::from(micros);
         let (process, f) = (Process(session), self.f.clone());
         for kind in [EventKind::Invoke, kind] {
             let value = value.clone();

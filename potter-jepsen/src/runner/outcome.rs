@@ -62,10 +62,8 @@ impl Faults {
         }
         event.kind = if verified { EventKind::Ok } else { EventKind::Info };
         let entry = |name: &str, value| (Value::Keyword(name.into()), value);
-        let more = [
-            entry("verified", Value::Bool(verified)),
-            entry("detail", Value::Str(detail.into_boxed_str())),
-        ];
+        let more =
+            [entry("verified", Value::Bool(verified)), entry("detail", Value::Str(detail.into()))];
         match &mut event.value {
             Value::Map(entries) => entries.extend(more),
             other => *other = Value::Map(more.into()),

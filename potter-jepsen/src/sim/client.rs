@@ -85,10 +85,10 @@ fn append_step(random: &mut Random, next: &mut i64) -> Value {
     let key = *next / OPS_PER_KEY * 4 + random.between(0, 3);
     let word = |name: &str| Value::Keyword(name.into());
     if random.chance(500) {
-        return Value::List(vec![word("r"), Value::Int(key), Value::Nil]);
+        return Value::from(vec![word("r"), Value::Int(key), Value::Nil]);
     }
     *next += 1;
-    Value::List(vec![word("append"), Value::Int(key), Value::Int(*next)])
+    Value::from(vec![word("append"), Value::Int(key), Value::Int(*next)])
 }
 
 struct SimClient {
@@ -152,7 +152,7 @@ fn output(op: &Op, results: Vec<Value>) -> Value {
                 if let Some(last) = parts.last_mut() {
                     *last = result;
                 }
-                Value::List(parts)
+                Value::from(parts)
             });
             Value::List(filled.collect())
         }

@@ -92,7 +92,7 @@ impl Step {
             Self::Append(_, value) => {
                 let mut items = held.as_items().unwrap_or_default().to_vec();
                 items.push(value.clone());
-                (value.clone(), Some(Value::List(items)))
+                (value.clone(), Some(Value::from(items)))
             }
             Self::Cas(_, expected, new) if held == expected => (new.clone(), Some(new.clone())),
             Self::Cas(_, expected, _) => return Err(format!("it is {held}, not {expected}")),

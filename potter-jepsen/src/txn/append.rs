@@ -220,9 +220,9 @@ struct Short<'v>(&'v [Value]);
 impl std::fmt::Display for Short<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.0.len() <= 24 {
-            return write!(f, "{}", Value::List(self.0.to_vec()));
+            return write!(f, "{}", Value::from(self.0.to_vec()));
         }
-        let tail = Value::List(self.0[self.0.len() - 12..].to_vec());
+        let tail = Value::from(self.0[self.0.len() - 12..].to_vec());
         write!(f, "{} elements, at the end {tail}", self.0.len())
     }
 }

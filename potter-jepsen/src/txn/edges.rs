@@ -119,32 +119,26 @@ impl<'h> Facts<'h> {
 
     /// The graph with the edges of `mask`.
     pub(super) fn graph(&self, mask: u8) -> Graph {
-        let mut graph = Graph::new(self.txns.all.len());
-        for &(from, to, rel) in self.edges.iter().filter(|(_, _, rel)| rel & mask != 0) {
-            graph.add(from, to, rel);
-        }
-        if mask & rel::RW != 0 {
-            for gate in &self.gates {
-                add_gate(&mut graph, gate);
+        let sessions = if mask & rel::PROCESS != 0 { self.sessions() } else { Vec::new() };
+        let times = if mask & rel::REALTIME != 0 { self.times() } else { Vec::new() };
+        Graph::filled(self.txns.all.len(), |graph| {
+            for &(from, to, rel) in self.edges.iter().filter(|(_, _, rel)| rel & mask != 0) {
+                graph.add(from, to, rel);
             }
-        }
-        if mask & rel::PROCESS != 0 {
-            for session in self.sessions() {
-                for pair in session.windows(2) {
-                    graph.add(pair[0], pair[1], rel::PROCESS);
+            if mask & rel::RW != 0 {
+                for gate in &self.gates {
+                    add_gate(graph, gate);
                 }
             }
-        }
-        if mask & rel::REALTIME != 0 {
-            self.add_real_time(&mut graph);
-        }
-        graph.finish();
-        graph
+            for pair in sessions.iter().flat_map(|session| session.windows(2)) {
+                graph.add(pair[0], pair[1], rel::PROCESS);
+            }
+            add_real_time(graph, &times);
+        })
     }
 
-    /// Real-time order in linear size: a chain of helpers, one for each run of completions. Who
-    /// completes points into the chain, who is invoked is pointed to from its end.
-    fn add_real_time(&self, graph: &mut Graph) {
+    /// Invocations and completions in their order: (position, is it the completion?, transaction).
+    fn times(&self) -> Vec<(u32, bool, u32)> {
         let mut events = Vec::with_capacity(self.txns.all.len() * 2);
         for (n, txn) in self.txns.all.iter().enumerate() {
             if self.included[n] {
@@ -155,26 +149,32 @@ impl<'h> Facts<'h> {
             }
         }
         events.sort_unstable();
-        let (mut last, mut fresh) = (None, false);
-        for (_, end, txn) in events {
-            if !end {
-                if let Some(helper) = last {
-                    graph.add(helper, txn, rel::REALTIME);
-                }
-                fresh = false;
-                continue;
-            }
-            if !fresh {
-                let helper = graph.helper();
-                if let Some(before) = last {
-                    graph.add(before, helper, rel::REALTIME);
-                }
-                last = Some(helper);
-                fresh = true;
-            }
+        events
+    }
+}
+
+/// Real-time order in linear size: a chain of helpers, one for each run of completions. Who
+/// completes points into the chain, who is invoked is pointed to from its end.
+fn add_real_time(graph: &mut Graph, times: &[(u32, bool, u32)]) {
+    let (mut last, mut fresh) = (None, false);
+    for &(_, end, txn) in times {
+        if !end {
             if let Some(helper) = last {
-                graph.add(txn, helper, rel::REALTIME);
+                graph.add(helper, txn, rel::REALTIME);
             }
+            fresh = false;
+            continue;
+        }
+        if !fresh {
+            let helper = graph.helper();
+            if let Some(before) = last {
+                graph.add(before, helper, rel::REALTIME);
+            }
+            last = Some(helper);
+            fresh = true;
+        }
+        if let Some(helper) = last {
+            graph.add(txn, helper, rel::REALTIME);
         }
     }
 }

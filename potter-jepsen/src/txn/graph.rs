@@ -21,15 +21,49 @@ pub(super) mod rel {
 pub(super) struct Graph {
     pub(super) txns: usize,
     nodes: usize,
+    building: Building,
     list: Vec<(u32, u32, u8)>,
     starts: Vec<u32>,
     to: Vec<u32>,
     rels: Vec<u8>,
 }
 
+/// What becomes of an edge that is added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Building {
+    #[default]
+    Listed,
+    /// Only the number of edges that leave each node is wanted.
+    Counted,
+    /// Edges go to their places; `starts[n]` is where the next one of `n` goes.
+    Placed,
+}
+
 impl Graph {
     pub(super) fn new(txns: usize) -> Self {
         Self { txns, nodes: txns, ..Self::default() }
+    }
+
+    /// A graph of the edges that `fill` adds. It is called twice and has to do the same both times:
+    /// the edges of a large graph are never held in a list beside the graph.
+    pub(super) fn filled(txns: usize, fill: impl Fn(&mut Self)) -> Self {
+        let mut graph = Self::new(txns);
+        graph.building = Building::Counted;
+        fill(&mut graph);
+        graph.starts.resize(graph.nodes + 1, 0);
+        let mut sum = 0;
+        for start in &mut graph.starts {
+            sum += std::mem::replace(start, sum);
+        }
+        graph.to = vec![0; sum as usize];
+        graph.rels = vec![0; sum as usize];
+        graph.nodes = txns;
+        graph.building = Building::Placed;
+        fill(&mut graph);
+        // Each start has moved to the end of its edges, which is the start of the next node's.
+        graph.starts.rotate_right(1);
+        graph.starts[0] = 0;
+        graph
     }
 
     pub(super) fn helper(&mut self) -> u32 {
@@ -38,8 +72,24 @@ impl Graph {
     }
 
     pub(super) fn add(&mut self, from: u32, to: u32, rel: u8) {
-        if from != to {
-            self.list.push((from, to, rel));
+        if from == to {
+            return;
+        }
+        let node = from as usize;
+        match self.building {
+            Building::Listed => self.list.push((from, to, rel)),
+            Building::Counted => {
+                if self.starts.len() <= node {
+                    self.starts.resize(node + 1, 0);
+                }
+                self.starts[node] += 1;
+            }
+            Building::Placed => {
+                let at = self.starts[node] as usize;
+                self.starts[node] += 1;
+                self.to[at] = to;
+                self.rels[at] = rel;
+            }
         }
     }
 

@@ -74,7 +74,7 @@ fn cas_registers_agree_with_all_orders() {
         let (a, b) = (value(), value());
         match random.below(3) {
             0 => ("write", a),
-            1 => ("cas", Value::List(vec![a, b])),
+            1 => ("cas", Value::from(vec![a, b])),
             _ => ("read", Value::Nil),
         }
     };
@@ -213,10 +213,10 @@ fn multi_registers_agree_with_all_orders() {
         let step = |random: &mut Random| {
             let f = *random.pick(&["r", "w"]);
             let value = if f == "w" { Value::Int(random.below(2) as i64) } else { Value::Nil };
-            Value::List(vec![f.into(), Value::Int(random.below(2) as i64), value])
+            Value::from(vec![f.into(), Value::Int(random.below(2) as i64), value])
         };
-        let steps = (0..1 + random.below(2)).map(|_| step(random)).collect();
-        ("txn", Value::List(steps))
+        let steps: Vec<Value> = (0..1 + random.below(2)).map(|_| step(random)).collect();
+        ("txn", Value::from(steps))
     };
     let answer: Answer<BTreeMap<Value, Value>> = |state, _, input| {
         let mut steps = Vec::new();
@@ -229,12 +229,12 @@ fn multi_registers_agree_with_all_orders() {
                 }
                 _ => state.get(key).cloned().unwrap_or_default(),
             };
-            steps.push(Value::List(vec![f.clone(), key.clone(), value]));
+            steps.push(Value::from(vec![f.clone(), key.clone(), value]));
         }
-        Some(Value::List(steps))
+        Some(Value::from(steps))
     };
     let read =
-        |key, value| Value::List(vec![Value::List(vec!["r".into(), Value::Int(key), value])]);
+        |key, value| Value::from(vec![Value::from(vec!["r".into(), Value::Int(key), value])]);
     let other = [read(0, Value::Int(0)), read(0, Value::Int(1)), read(1, Value::Nil)];
     agree(&MultiRegister::new(Value::Nil), 13, ask, answer, &other);
 }

@@ -43,7 +43,7 @@ fn value(step: &Step, lists: bool) -> Value {
     let items = || Value::List(step.value.iter().map(|&n| Value::Int(n)).collect());
     let one = || step.value.last().map_or(Value::Nil, |&n| Value::Int(n));
     let value = if lists && !step.write { items() } else { one() };
-    Value::List(vec![Value::Keyword(f.into()), Value::Int(step.key), value])
+    Value::from(vec![Value::Keyword(f.into()), Value::Int(step.key), value])
 }
 
 fn apply(state: &mut State, step: &Step, lists: bool) {

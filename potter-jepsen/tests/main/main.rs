@@ -16,3 +16,6 @@ mod runner;
 mod sim;
 mod simulate;
 mod traps;
+
+#[cfg(feature = "runner")]
+mod nemesis;

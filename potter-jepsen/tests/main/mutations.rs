@@ -12,7 +12,7 @@ fn verdict(model: &str, history: &History) -> &'static str {
 }
 
 fn step(f: &str, key: usize, value: Value) -> Value {
-    Value::List(vec![Value::Keyword(f.into()), Value::Int(key as i64), value])
+    Value::from(vec![Value::Keyword(f.into()), Value::Int(key as i64), value])
 }
 
 /// Strictly serializable transactions on lists; each takes effect when it completes.
@@ -31,18 +31,18 @@ fn lists(random: &mut Random) -> Vec<Event> {
                 let key = random.below(3);
                 let list = state.entry(key).or_default();
                 if random.chance(50) {
-                    steps.push(step("r", key, Value::List(list.clone())));
+                    steps.push(step("r", key, Value::from(list.clone())));
                 } else {
                     unique += 1;
                     list.push(Value::Int(unique));
                     steps.push(step("append", key, Value::Int(unique)));
                 }
             }
-            events.push(Event::new(process, EventKind::Ok, "txn", Value::List(steps)));
+            events.push(Event::new(process, EventKind::Ok, "txn", Value::from(steps)));
         }
     }
     // In the end everything is read, so that nothing stays unseen.
-    let all = (0..3).map(|key| step("r", key, Value::List(state.remove(&key).unwrap_or_default())));
+    let all = (0..3).map(|key| step("r", key, Value::from(state.remove(&key).unwrap_or_default())));
     events.push(Event::new(9, EventKind::Invoke, "txn", Value::Nil));
     events.push(Event::new(9, EventKind::Ok, "txn", Value::List(all.collect())));
     events
@@ -150,7 +150,7 @@ fn money_from_nowhere_and_lost_elements_are_caught() {
             elements.push(Value::Int(n));
         }
         set.push(Event::new(1, EventKind::Invoke, "read", Value::Nil));
-        set.push(Event::new(1, EventKind::Ok, "read", Value::List(elements.clone())));
+        set.push(Event::new(1, EventKind::Ok, "read", Value::from(elements.clone())));
         for (model, events) in [("bank", &bank), ("set", &set), ("set-full", &set)] {
             assert_eq!(verdict(model, &History::new(events.clone()).unwrap()), "valid", "{model}");
         }
@@ -158,7 +158,7 @@ fn money_from_nowhere_and_lost_elements_are_caught() {
         let Value::Map(entries) = &mut bank[at].value else { panic!("a read") };
         entries[random.below(3)].1 = Value::Int(50 + random.below(9) as i64);
         elements.remove(random.below(elements.len()));
-        set.last_mut().unwrap().value = Value::List(elements);
+        set.last_mut().unwrap().value = Value::from(elements);
         for (model, events) in [("bank", &bank), ("set", &set), ("set-full", &set)] {
             assert_eq!(
                 verdict(model, &History::new(events.clone()).unwrap()),

@@ -159,7 +159,7 @@ fn crashed_operations_by_the_dozen_end_in_time() {
         (0..10).flat_map(|a| (0..10).filter(move |&b| a != b).map(move |b| (a, b))).collect();
     for process in 0..64 {
         let (from, to) = pairs.swap_remove(random.below(pairs.len()));
-        let pair = Value::List(vec![Value::Int(from), Value::Int(to)]);
+        let pair = Value::from(vec![Value::Int(from), Value::Int(to)]);
         events.push(op(process, EventKind::Invoke, "cas", pair));
     }
     // Nobody writes 99: to know that, every way through the 64 has to be gone.
@@ -194,13 +194,13 @@ fn a_chain_of_a_million_transactions_needs_no_deep_stack() {
     let work = || {
         let mut events = Vec::new();
         let step = |f: &str, key: i64, value: i64| {
-            Value::List(vec![Value::Keyword(f.into()), Value::Int(key), Value::Int(value)])
+            Value::from(vec![Value::Keyword(f.into()), Value::Int(key), Value::Int(value)])
         };
         let count = 1_000_000;
         // Against the order of time, so that no shortcut by order helps.
         for n in (0..count).rev() {
-            let steps = Value::List(vec![step("r", n - 1, n - 1), step("w", n, n)]);
-            let steps = if n == 0 { Value::List(vec![step("w", 0, 0)]) } else { steps };
+            let steps = Value::from(vec![step("r", n - 1, n - 1), step("w", n, n)]);
+            let steps = if n == 0 { Value::from(vec![step("w", 0, 0)]) } else { steps };
             events.push(op(n, EventKind::Ok, "txn", steps));
         }
         let history = History::new(events).unwrap();

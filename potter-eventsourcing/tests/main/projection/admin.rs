@@ -43,6 +43,8 @@ async fn a_reset_begins_again(test: TestDatabase) {
     let running = WorkerPool::new().workers(2, worker()).start();
     let admin = admin(&store);
     admin.reset(&Counts::new("counts")).await.unwrap();
+    // Nothing is appended: workers that have nothing to do see it, too.
+    becomes_the_fold(&*store, &EventFilter::all()).await;
     append(&*store, 10, 3).await;
     becomes_the_fold(&*store, &EventFilter::all()).await;
     running.stop().await.unwrap();
@@ -55,6 +57,21 @@ async fn a_reset_begins_again(test: TestDatabase) {
     becomes_the_fold(&*store, &EventFilter::all()).await;
     admin.forget("counts").await.unwrap();
     assert_eq!(admin.status("counts").await.unwrap_err().kind(), ErrorKind::NotFound);
+    test.close().await;
+}
+
+async fn ones_own_writes_can_be_waited_for(test: TestDatabase) {
+    let store = store(&test).await;
+    let admin = admin(&store);
+    append(&*store, 5, 2).await;
+    let head = store.head_position().await.unwrap();
+    assert!(!admin.wait_for("counts", head, Duration::from_millis(20)).await.unwrap());
+    let worker = Worker::new(Arc::clone(&store), Counts::new("counts")).unwrap().options(quick());
+    let running = WorkerPool::new().worker(worker).start();
+    assert!(admin.wait_for("counts", head, Duration::from_secs(60)).await.unwrap());
+    becomes_the_fold(&*store, &EventFilter::all()).await;
+    assert!(!admin.wait_for("counts", head + 1, Duration::from_millis(20)).await.unwrap());
+    running.stop().await.unwrap();
     test.close().await;
 }
 
@@ -94,6 +111,7 @@ async fn the_log_can_be_followed(test: TestDatabase) {
 potter_core::on_every_engine!(
     a_paused_projection_stands_still,
     a_reset_begins_again,
+    ones_own_writes_can_be_waited_for,
     unknown_projections_are_named,
     the_log_can_be_followed,
 );

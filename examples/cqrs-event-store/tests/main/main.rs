@@ -1,0 +1,10 @@
+//! The program through its port and its terminal, on SQLite and PostgreSQL.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod commands;
+mod demo;
+mod place;
+mod projections;
+mod reading;
+mod stream;
