@@ -135,9 +135,10 @@ pub use snapshot::{
     Snapshots, Snapshottable, TimeBased, snapshot_store,
 };
 pub use store::{
-    AppendCondition, Direction, EventFilter, EventStore, ExpectedVersion, Matching,
-    MemoryEventStore, Page, PostgresEventStore, ReadAllOptions, ReadOptions, SegmentSet,
-    SqliteEventStore, StoreOptions, StreamAppend, TenantEventStore, event_store, event_store_with,
+    AppendCondition, Direction, EventFilter, EventStore, ExpectedVersion, LogPart, Matching,
+    MemoryEventStore, Page, PartitionedLog, PostgresEventStore, ReadAllOptions, ReadOptions,
+    SegmentSet, SqliteEventStore, StoreOptions, StreamAppend, TenantEventStore, event_store,
+    event_store_with,
 };
 pub use stream_id::{SEGMENTS, StreamId};
 pub use upcast::{UnknownEvents, Upcast, Upcasters};

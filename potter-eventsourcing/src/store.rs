@@ -29,7 +29,7 @@ pub use condition::{AppendCondition, Matching, StreamAppend};
 pub use filter::{EventFilter, SegmentSet};
 pub use memory::MemoryEventStore;
 pub use options::StoreOptions;
-pub use postgres::PostgresEventStore;
+pub use postgres::{LogPart, PartitionedLog, PostgresEventStore};
 pub use read::{Direction, Page, ReadAllOptions, ReadOptions};
 pub use sqlite::SqliteEventStore;
 pub use tenant::TenantEventStore;

@@ -5,6 +5,7 @@
 
 mod call;
 mod locks;
+mod partitions;
 mod safe_position;
 mod single;
 
@@ -31,6 +32,7 @@ use crate::query::EventQuery;
 use crate::schema::MIGRATIONS;
 use crate::stream_id::StreamId;
 use locks::{Choice, Locks};
+pub use partitions::{LogPart, PartitionedLog};
 use safe_position::SafePosition;
 
 /// The channel that tells of new events.
@@ -90,6 +92,7 @@ impl PostgresEventStore {
         }
         // A statement of its own: its snapshot is younger than the safe position.
         let mut page = rows::all_page(&self.database, cursor).await?;
+        self.safe.check_archived(cursor.after).await?;
         let next = cursor.next(&page);
         let (asked, got) = (cursor.page(), page.len() as u64);
         if next.is_none() && got < asked {
@@ -251,6 +254,7 @@ impl EventStore for PostgresEventStore {
         beyond.retain(|event| query.matches(event));
         events.extend(beyond);
         within_limit(&events)?;
+        self.safe.check_archived(after).await?;
         Ok(Matching::new(query.clone(), events, safe))
     }
 
@@ -296,6 +300,7 @@ impl EventStore for PostgresEventStore {
         if !filter.is_all() {
             let (events, through) =
                 wanted::filtered(&self.database, after, safe, filter, limit).await?;
+            self.safe.check_archived(after).await?;
             return Ok(Page { events, through, head: known.fence.max(through) });
         }
         let mut events = rows::all_between(&self.database, after, safe, limit).await?;
@@ -303,6 +308,7 @@ impl EventStore for PostgresEventStore {
         if got < limit && known.fence > safe {
             events.extend(self.run_beyond(safe, limit - got).await?);
         }
+        self.safe.check_archived(after).await?;
         let last = events.last().map_or(after, |event| event.global_position);
         let through = if got < limit { last.max(safe) } else { last };
         Ok(Page { events, through, head: known.fence.max(through) })

@@ -56,7 +56,27 @@ pub(crate) async fn stream_page(
         Direction::Backwards => BACKWARDS,
     };
     let values = values![stream.as_str(), signed(options.start()), signed(options.page())];
-    source.fetch(statement, values).await?.iter().map(recorded).collect()
+    let rows = source.fetch(statement, values).await?;
+    let events = rows.iter().map(recorded).collect::<Result<Vec<_>>>()?;
+    if let Some(missing) = missing(&events, options) {
+        let message = format!(
+            "the event at version {missing} of stream {stream} is not there any more: its part of \
+             the log is archived, or it was deleted"
+        );
+        return Err(Error::new(ErrorKind::NotFound, message));
+    }
+    Ok(events)
+}
+
+/// Versions have no gaps: a page that begins late, or ends early, lacks what was taken out.
+fn missing(events: &[RecordedEvent], options: ReadOptions) -> Option<u64> {
+    let (first, last) = (events.first()?.version, events.last()?.version);
+    match options.direction {
+        Direction::Forwards => (first > options.start().max(1)).then(|| options.start().max(1)),
+        Direction::Backwards => {
+            ((events.len() as u64) < options.page() && last > 1).then(|| last - 1)
+        }
+    }
 }
 
 pub(crate) async fn all_page(database: &Database, cursor: AllCursor) -> Result<Vec<RecordedEvent>> {

@@ -6,6 +6,7 @@ mod conformance;
 mod counter;
 mod erasure;
 mod history;
+mod partitions;
 mod postgres;
 mod projection;
 mod repository;
