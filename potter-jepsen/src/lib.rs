@@ -25,6 +25,8 @@
 
 pub mod checkers;
 #[cfg(feature = "runner")]
+pub mod db;
+#[cfg(feature = "runner")]
 pub mod generator;
 pub mod linear;
 #[cfg(feature = "runner")]

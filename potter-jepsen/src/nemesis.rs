@@ -229,10 +229,24 @@ fn no_such_fault(nemesis: &(impl Nemesis + ?Sized), fault: &Fault) -> Error {
 
 /// Runs what waits for the system on a thread where it may. It runs to its end even if the caller
 /// is dropped: a fault is never left half written down.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         Error::new(ErrorKind::Fault, "a fault's thread ended early").with_source(error)
     })?
+}
+
+/// Makes a directory that is deleted on every exit, with all that is in it. `make` puts the file
+/// `mark` into it: a directory without that file is never deleted.
+pub(crate) fn delete_with_journal(
+    journal: &Journal,
+    directory: &std::path::Path,
+    mark: &str,
+    make: impl FnOnce() -> std::io::Result<()>,
+) -> Result<()> {
+    let undo = undo::Undo::RemoveDirectory { path: directory.to_owned(), mark: mark.to_owned() };
+    let failed =
+        |error: std::io::Error| Error::new(ErrorKind::Fault, error.to_string()).with_source(error);
+    journal.make(undo, || make().map_err(failed)).map(drop)
 }

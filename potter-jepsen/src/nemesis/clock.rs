@@ -76,6 +76,12 @@ impl Clocks {
         Ok(environment(&library, &file).into_iter().fold(command, |c, (k, v)| c.env(k, v)))
     }
 
+    /// The same for a process of a name that was wrapped before.
+    pub(crate) fn wrap_again(&self, name: &str, command: ProcessCommand) -> Result<ProcessCommand> {
+        self.wrapped.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.wrap(name, command)
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.directory.join(format!("{name}.clock"))
     }

@@ -33,6 +33,8 @@ pub(crate) enum Undo {
     Unmount { path: PathBuf },
     /// Delete a file.
     RemoveFile { path: PathBuf },
+    /// Delete a directory with all that is in it, if the file `mark` is in it.
+    RemoveDirectory { path: PathBuf, mark: String },
     /// Put a file's text back.
     WriteFile { path: PathBuf, text: String },
     /// It ends with the process that made it; written down so that the next start can tell of it.
@@ -55,6 +57,7 @@ impl Undo {
             Self::DeleteNamespace { namespace } => format!("the network namespace {namespace}"),
             Self::Unmount { path } => format!("the file system on {}", path.display()),
             Self::RemoveFile { path } => format!("the file {}", path.display()),
+            Self::RemoveDirectory { path, .. } => format!("the directory {}", path.display()),
             Self::WriteFile { path, .. } => format!("the text of {}", path.display()),
             Self::EndsWithProcess { what } => what.clone(),
         }
@@ -62,7 +65,10 @@ impl Undo {
 
     /// Processes, namespaces and mounts are gone when the machine was started again; files are not.
     pub(crate) fn survives_reboot(&self) -> bool {
-        matches!(self, Self::RemoveFile { .. } | Self::WriteFile { .. })
+        matches!(
+            self,
+            Self::RemoveFile { .. } | Self::RemoveDirectory { .. } | Self::WriteFile { .. }
+        )
     }
 
     /// Undoes it, and looks whether it is undone.
@@ -85,6 +91,10 @@ impl Undo {
             }
             Self::Unmount { path } => unmount(path),
             Self::RemoveFile { path } => gone(fs::remove_file(path), path),
+            Self::RemoveDirectory { path, mark } if path.join(mark).is_file() => {
+                gone(fs::remove_dir_all(path), path)
+            }
+            Self::RemoveDirectory { .. } => Ok(()),
             Self::WriteFile { path, text } => write_atomically(path, text),
             Self::EndsWithProcess { .. } => Ok(()),
         }

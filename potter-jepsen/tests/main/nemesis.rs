@@ -1,5 +1,6 @@
 //! Nemeses on real processes and real sockets: each effect is seen from outside, and so is its end.
 
+mod cluster;
 mod crash;
 mod machine;
 mod processes;
