@@ -22,7 +22,7 @@ use super::commit_queue::{Commit, CommitQueue, settled};
 use super::condition::{AppendCondition, Batch, MATCHING_MAX, Matching, StreamAppend};
 use super::filter::EventFilter;
 use super::options::StoreOptions;
-use super::pages::{AllCursor, next_in_stream, pages, within_limit};
+use super::pages::{AllCursor, pages, within_limit};
 use super::read::{Page, ReadAllOptions, ReadOptions};
 use super::rows::{self, Source};
 use super::{EventStore, engine_is, wanted};
@@ -268,9 +268,7 @@ impl EventStore for PostgresEventStore {
             let stream = stream.clone();
             async move {
                 let source = Source::Database(&self.database);
-                let page = rows::stream_page(source, &stream, options).await?;
-                let next = next_in_stream(options, &page);
-                Ok((page, next))
+                rows::stream_page_and_next(source, &stream, options).await
             }
         })
     }

@@ -6,6 +6,7 @@ mod conformance;
 mod counter;
 mod erasure;
 mod history;
+mod kit;
 mod partitions;
 mod postgres;
 mod projection;
