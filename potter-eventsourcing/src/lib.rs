@@ -83,11 +83,13 @@
 //! # }
 //! ```
 //!
-//! Features: `sqlite` (default), `postgres`, `erasure` for personal data that can be erased by its
-//! key, and `testing` for the conformance suite.
+//! Features: `sqlite` (default), `postgres`, `clickhouse` for a mirror for analytics, `erasure` for
+//! personal data that can be erased by its key, and `testing` for the conformance suite.
 
 mod aggregate;
 mod analytics;
+#[cfg(feature = "clickhouse")]
+pub mod clickhouse;
 mod diff;
 mod domain_event;
 #[cfg(feature = "erasure")]
@@ -112,6 +114,8 @@ pub use analytics::{
     Bucket, BucketTotals, EventAnalytics, EventTypeTotals, Slice, StreamTotals, StreamTypeTotals,
     Totals, event_analytics,
 };
+#[cfg(feature = "clickhouse")]
+pub use clickhouse::{ClickHouse, ClickHouseMirror, MirrorHandle, MirrorStatus};
 pub use diff::{Change, Difference, differences};
 pub use domain_event::DomainEvent;
 #[cfg(feature = "erasure")]
