@@ -148,8 +148,15 @@ impl Writer {
                 Err(error) => return Err(error.into()),
             }
         }
-        let (statement, values) = call::group(appends, locks)?;
-        let rows = self.database.write(statement, &values).await?;
+        let (statement, values) = call::group(appends, locks, false)?;
+        let rows = match self.database.write(statement, &values).await {
+            // An id is there, or a deadlock was ended at its cost.
+            Err(error) if error.is_conflict() => {
+                let (statement, values) = call::group(appends, locks, true)?;
+                self.database.write(statement, &values).await?
+            }
+            rows => rows?,
+        };
         call::answers(appends, &rows)
     }
 }
@@ -201,7 +208,7 @@ impl EventStore for PostgresEventStore {
         engine_is(Engine::Postgres, tx.engine())?;
         let append = Append::new(stream, expected, events, &self.options)?;
         let appends = std::slice::from_ref(&append);
-        let (statement, values) = call::group(appends, self.locks.locks().await?)?;
+        let (statement, values) = call::group(appends, self.locks.locks().await?, true)?;
         let rows = tx.fetch_all(statement, &values).await?;
         let changed = self.changed.clone();
         tx.on_commit(move || changed.send());
