@@ -14,6 +14,7 @@ mod postgres;
 mod read;
 pub(crate) mod rows;
 mod sqlite;
+mod tenant;
 mod wanted;
 
 use std::sync::Arc;
@@ -32,9 +33,10 @@ pub use memory::MemoryEventStore;
 #[cfg(feature = "mongodb")]
 pub use mongodb::{MONGO_INDEXES, MongoEventStore, MongoIndexes, MongoOptions};
 pub use options::StoreOptions;
-pub use postgres::PostgresEventStore;
+pub use postgres::{LogPart, PartitionedLog, PostgresEventStore};
 pub use read::{Direction, Page, ReadAllOptions, ReadOptions};
 pub use sqlite::SqliteEventStore;
+pub use tenant::TenantEventStore;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Appended, NewEvent, RecordedEvent};
