@@ -1,5 +1,6 @@
 //! The program over HTTP.
 
+mod body;
 mod cluster;
 mod consistency;
 mod history;
@@ -12,9 +13,9 @@ mod view;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use examples_common::{Context, HealthCheck, Kit, Problem, StartError, env_text};
+use examples_common::{BodyLimit, Context, HealthCheck, Kit, Problem, StartError, env_text};
 use potter_core::Database;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -49,7 +50,8 @@ impl Service {
 pub async fn app(context: Context) -> Result<Router, StartError> {
     let url = &context.settings.database_url;
     let database = Database::connect(url).await.map_err(|error| {
-        let variable = env_text(&["DATABASE_URL", "POSTGRES_URL"]).map_or("DATABASE_URL", |it| it.0);
+        let variable =
+            env_text(&["DATABASE_URL", "POSTGRES_URL"]).map_or("DATABASE_URL", |it| it.0);
         let message = format!("{variable} can't be used: {error}");
         potter_core::Error::with_source(error.kind(), message, error)
     })?;
@@ -73,10 +75,7 @@ pub async fn app(context: Context) -> Result<Router, StartError> {
     let runs = Arc::new(Runs::new(database, environments, directory.join("tests")));
     context.background.spawn(Arc::clone(&runs).run(context.shutdown.token()));
     let service = Service { runs, remembered: Arc::default() };
-    let routes = OpenApiRouter::new()
-        .nest("/api/v1", routes())
-        .with_state(service)
-        .layer(DefaultBodyLimit::max(HISTORY_BYTES_MAX));
+    let routes = OpenApiRouter::new().nest("/api/v1", routes()).with_state(service);
     Ok(Kit::new(&context).check(health).router(routes))
 }
 
@@ -104,9 +103,7 @@ fn routes() -> OpenApiRouter<Service> {
         .routes(routes!(nemesis::start))
         .routes(routes!(nemesis::skew))
         .routes(routes!(nemesis::reset))
-        .routes(routes!(consistency::linearizability))
-        .routes(routes!(consistency::sequential))
-        .routes(routes!(consistency::eventual))
+        .merge(histories())
         .routes(routes!(cluster::workloads))
         .routes(routes!(cluster::workload))
         .routes(routes!(cluster::status))
@@ -114,6 +111,15 @@ fn routes() -> OpenApiRouter<Service> {
         .routes(routes!(cluster::metrics))
         .routes(routes!(cluster::latency))
         .routes(routes!(cluster::throughput))
+}
+
+/// The routes that take whole histories.
+fn histories() -> OpenApiRouter<Service> {
+    OpenApiRouter::new()
+        .routes(routes!(consistency::linearizability))
+        .routes(routes!(consistency::sequential))
+        .routes(routes!(consistency::eventual))
+        .layer(Extension(BodyLimit(HISTORY_BYTES_MAX)))
 }
 
 /// What an error of the library means for the one who asked.

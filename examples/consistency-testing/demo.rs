@@ -48,7 +48,11 @@ async fn story(
     writeln!(out, "Starting a private PostgreSQL, a primary with a streaming replica …")?;
     let nodes = cluster.launch().await?;
     let names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
-    writeln!(out, "{} answer. {CLIENTS} clients move money between accounts for {TIME:?};", names.join(" and "))?;
+    writeln!(
+        out,
+        "{} answer. {CLIENTS} clients move money between accounts for {TIME:?};",
+        names.join(" and ")
+    )?;
     writeln!(out, "meanwhile servers are cut off and killed, and come back.\n")?;
     let told = test(out, &cluster, &names, place).await;
     cluster.stop().await?;

@@ -40,9 +40,11 @@ impl External {
         let Some((variable, url)) = primary else {
             return match replicas {
                 None => Ok(Self::default()),
-                Some(_) => Err("REPLICA_DATABASE_URLS is set and PRIMARY_DATABASE_URL is not: the \
+                Some(_) => {
+                    Err("REPLICA_DATABASE_URLS is set and PRIMARY_DATABASE_URL is not: the \
                                 writes have nowhere to go"
-                    .into()),
+                        .into())
+                }
             };
         };
         let mut servers = vec![(variable, PRIMARY.to_owned(), url)];
@@ -125,7 +127,8 @@ impl Environment {
         let mut nodes = Vec::new();
         for (variable, name, url) in &external.servers {
             let (head, place, tail) = parts(url).ok_or("no place in the URL")?;
-            let with_port = if place.contains(':') { place.into() } else { format!("{place}:5432") };
+            let with_port =
+                if place.contains(':') { place.into() } else { format!("{place}:5432") };
             let mut addresses = tokio::net::lookup_host(&with_port).await?;
             let target: SocketAddr =
                 addresses.next().ok_or_else(|| format!("{variable}: {place} has no address"))?;
@@ -213,9 +216,11 @@ impl Environments {
         may_replace: bool,
     ) -> Result<Arc<Environment>, StartError> {
         if !self.is_private() && needs != Needs::Network {
-            return Err("the servers of PRIMARY_DATABASE_URL are not this program's: it can't kill \
+            return Err(
+                "the servers of PRIMARY_DATABASE_URL are not this program's: it can't kill \
                         them or change their clocks. Unset the variable to test a private server"
-                .into());
+                    .into(),
+            );
         }
         let mut current = self.current.lock().await;
         if let Some(environment) = current.as_ref() {

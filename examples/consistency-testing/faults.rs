@@ -29,12 +29,7 @@ pub(crate) struct Named {
 }
 
 pub(crate) const ALL: [Named; 11] = [
-    Named {
-        name: "none",
-        aliases: &[],
-        about: "No faults.",
-        needs: Needs::Network,
-    },
+    Named { name: "none", aliases: &[], about: "No faults.", needs: Needs::Network },
     Named {
         name: "network_partition",
         aliases: &["partition", "partitions"],

@@ -103,11 +103,5 @@ pub(crate) fn of(history: &History) -> Performance {
 fn latency(mut times: Vec<i64>) -> Latency {
     times.sort_unstable();
     let at = |per_cent: usize| millis(times[(times.len() - 1) * per_cent / 100]);
-    Latency {
-        count: times.len(),
-        p50_ms: at(50),
-        p95_ms: at(95),
-        p99_ms: at(99),
-        max_ms: at(100),
-    }
+    Latency { count: times.len(), p50_ms: at(50), p95_ms: at(95), p99_ms: at(99), max_ms: at(100) }
 }

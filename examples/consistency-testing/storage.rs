@@ -198,7 +198,8 @@ pub(crate) async fn list(database: &Database, filter: &Filter) -> Result<(Vec<St
          AND ($3 IS NULL OR workload = $3) AND ($4 = 0 OR ended_at IS NOT NULL)";
     let status = filter.status.map(|status| status.name().to_owned());
     let over = i64::from(filter.over);
-    let text = format!("SELECT {COLUMNS} FROM tests WHERE {WHERE} ORDER BY id DESC LIMIT $5 OFFSET $6");
+    let text =
+        format!("SELECT {COLUMNS} FROM tests WHERE {WHERE} ORDER BY id DESC LIMIT $5 OFFSET $6");
     let rows = database
         .read(
             potter_core::Sql::checked(text),

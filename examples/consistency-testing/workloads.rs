@@ -20,9 +20,6 @@ pub(crate) struct Named {
 #[derive(Clone, Copy, Debug)]
 enum Built {
     Postgres(Kind),
-    EventStore,
-    NaiveReader,
-    Saga,
 }
 
 /// All workloads.
@@ -33,26 +30,7 @@ pub(crate) fn all() -> Vec<Named> {
         system: "postgresql",
         kind: Built::Postgres(kind),
     });
-    let mut all = Vec::from(postgres);
-    all.push(Named {
-        name: "event-store",
-        about: "Appends to streams and reads of all events; versions are dense, nothing is skipped.",
-        system: "potter-eventsourcing",
-        kind: Built::EventStore,
-    });
-    all.push(Named {
-        name: "event-store-naive",
-        about: "The same with a reader that trusts positions: it skips events, and is caught.",
-        system: "potter-eventsourcing",
-        kind: Built::NaiveReader,
-    });
-    all.push(Named {
-        name: "saga",
-        about: "Sagas of several steps; each is done or undone as a whole, no effect happens twice.",
-        system: "potter-saga",
-        kind: Built::Saga,
-    });
-    all
+    Vec::from(postgres)
 }
 
 /// The workload of this name, or what there is.
@@ -92,8 +70,5 @@ pub(crate) fn build(spec: &TestSpec) -> Result<Arc<dyn Workload>, String> {
             }
             Ok(Arc::new(Postgres::new(kind, options).map_err(text)?))
         }
-        Built::EventStore => Ok(Arc::new(jepsen_workloads::EventStoreWorkload::new())),
-        Built::NaiveReader => Ok(Arc::new(jepsen_workloads::EventStoreWorkload::naive())),
-        Built::Saga => Ok(Arc::new(jepsen_workloads::SagaWorkload::new())),
     }
 }

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Service, stored};
 use crate::environment::places;
-use crate::faults::{self, CLIENT};
+use crate::faults::CLIENT;
 use crate::performance::{Latency, Performance, Second};
 use crate::storage::{self, Filter, Status};
 use crate::workloads;

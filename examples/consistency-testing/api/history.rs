@@ -4,11 +4,12 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use examples_common::{IdempotencyKey, JsonBody, Problem};
+use examples_common::{IdempotencyKey, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::body::OptionalBody;
 use super::results::{blocking, history as load};
 use super::tests::PageQuery;
 use super::{Service, page, stored};
@@ -102,10 +103,9 @@ pub(super) async fn export(
     State(service): State<Service>,
     Path(id): Path<String>,
     _key: IdempotencyKey,
-    request: Option<JsonBody<ExportRequest>>,
+    OptionalBody(request): OptionalBody<ExportRequest>,
 ) -> Result<Response, Problem> {
-    let format = request.and_then(|JsonBody(request)| request.format);
-    let format = format.unwrap_or_else(|| "jsonl".to_owned()).to_ascii_lowercase();
+    let format = request.format.unwrap_or_else(|| "jsonl".to_owned()).to_ascii_lowercase();
     let (edn, kind, ending) = match format.as_str() {
         "edn" => (true, "application/edn", "edn"),
         "jsonl" | "json" | "ndjson" => (false, "application/x-ndjson", "jsonl"),
@@ -117,7 +117,6 @@ pub(super) async fn export(
     let history = load(&service, &stored(&service, &id).await?).await?;
     let text = blocking(move || Ok(if edn { history.to_edn() } else { history.to_json_lines() }));
     let name = format!("attachment; filename=\"{id}.{ending}\"");
-    let headers =
-        [(header::CONTENT_TYPE, kind.to_owned()), (header::CONTENT_DISPOSITION, name)];
+    let headers = [(header::CONTENT_TYPE, kind.to_owned()), (header::CONTENT_DISPOSITION, name)];
     Ok((headers, text.await?).into_response())
 }

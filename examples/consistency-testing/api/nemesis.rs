@@ -1,6 +1,7 @@
 //! Faults by hand: on the system under test, beside what a test does to it. The end of a test's fault
 //! heals them too.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use examples_common::{IdempotencyKey, JsonBody, Problem};
 use potter_jepsen::Value;
-use potter_jepsen::nemesis::{Fault, Healed, Injected, Namespaces, Nemesis as _, Probe, ProcessInfo};
+use potter_jepsen::nemesis::{
+    Clocks, Fault, Healed, Injected, Namespaces, Nemesis as _, Probe, ProcessInfo,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -79,7 +82,8 @@ pub(super) struct NemesisList {
     responses((status = 200, body = NemesisList)))]
 pub(super) async fn list(State(service): State<Service>) -> Json<NemesisList> {
     let environments = &service.runs.environments;
-    let clocks = clocks_available().await;
+    let place = environments.journal.path().parent().map(Path::to_owned).unwrap_or_default();
+    let clocks = clocks_available(&place).await;
     let view = |named: &'static faults::Named| {
         let reason = match named.needs {
             Needs::Network => None,
@@ -105,8 +109,8 @@ pub(super) async fn list(State(service): State<Service>) -> Json<NemesisList> {
 }
 
 /// Why clocks can't be changed, if they can't.
-async fn clocks_available() -> Option<String> {
-    match potter_jepsen::nemesis::Clocks::available(&std::env::temp_dir()).await {
+async fn clocks_available(place: &Path) -> Option<String> {
+    match Clocks::available(place).await {
         Probe::Available => None,
         Probe::Unavailable(reason) => Some(reason),
     }
@@ -139,7 +143,9 @@ pub(super) async fn partition(
     let work = async {
         if request.nodes.is_empty() {
             let detail = "Say which nodes to cut off: GET /cluster/topology lists them.";
-            return Err(Problem::unprocessable("invalid_fault", detail).with_field("nodes", "empty"));
+            return Err(
+                Problem::unprocessable("invalid_fault", detail).with_field("nodes", "empty")
+            );
         }
         let environment = environment(&service, Needs::Network).await?;
         let nodes: Vec<_> = request.nodes.iter().map(|node| node.replace('_', "-")).collect();

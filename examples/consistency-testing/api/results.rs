@@ -5,12 +5,13 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use examples_common::{IdempotencyKey, JsonBody, Problem};
+use examples_common::{IdempotencyKey, Problem};
 use potter_jepsen::{Budget, EventKind, Format, History, Process, Spec, report};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
+use super::body::OptionalBody;
 use super::tests::ListQuery;
 use super::view::{ResultView, analysis};
 use super::{Service, page, problem, stored};
@@ -77,9 +78,8 @@ pub(super) async fn analyze(
     State(service): State<Service>,
     Path(id): Path<String>,
     key: IdempotencyKey,
-    request: Option<JsonBody<AnalyzeRequest>>,
+    OptionalBody(request): OptionalBody<AnalyzeRequest>,
 ) -> Result<Response, Problem> {
-    let request = request.map(|JsonBody(request)| request).unwrap_or_default();
     let work = async {
         let stored = stored(&service, &id).await?;
         let history = history(&service, &stored).await?;
@@ -232,9 +232,9 @@ pub(super) async fn timeline(
         end_ms: millis(op.complete.and_then(|at| events[at as usize].time)),
     };
     let operations = all.skip(offset as usize).take(limit as usize).map(span).collect();
-    let faults = events.iter().filter(|event| {
-        event.process == Process::NEMESIS && event.kind != EventKind::Invoke
-    });
+    let faults = events
+        .iter()
+        .filter(|event| event.process == Process::NEMESIS && event.kind != EventKind::Invoke);
     let mark = |event: &potter_jepsen::Event| FaultMark {
         f: event.f.to_string(),
         at_ms: millis(event.time),
