@@ -123,11 +123,19 @@ class Handler(BaseHTTPRequestHandler):
             length = int(self.headers.get("Content-Length") or 0)
             if length > BODY_BYTES_MAX:
                 raise ValueError(f"the body is larger than {BODY_BYTES_MAX} bytes")
-            return self.rfile.read(length)
+            body = self.rfile.read(length)
+            if len(body) < length:
+                raise ConnectionResetError("the client went away")
+            return body
         chunks, seen = [], 0
         while True:
-            length = int(self.rfile.readline().split(b";")[0], 16)
+            head = self.rfile.readline()
+            if not head.endswith(b"\n"):
+                raise ConnectionResetError("the client went away")
+            length = int(head.split(b";")[0], 16)
             chunk = self.rfile.read(length)
+            if len(chunk) < length:
+                raise ConnectionResetError("the client went away")
             self.rfile.readline()
             if length == 0:
                 return b"".join(chunks)

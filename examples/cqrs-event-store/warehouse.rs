@@ -1,60 +1,74 @@
 //! Where questions about the whole history are answered: the log itself, or its mirror in
 //! ClickHouse.
 
+#[cfg_attr(feature = "clickhouse", path = "warehouse/mirror.rs")]
+#[cfg_attr(not(feature = "clickhouse"), path = "warehouse/none.rs")]
+mod mirror;
+
 use std::sync::Arc;
 
 use examples_common::{Context, HealthCheck, Problem, StartError, env_text};
-use potter_core::{Database, Error, ErrorKind};
+use potter_core::Database;
 use potter_eventsourcing::{EventAnalytics, EventStore, event_analytics};
+use serde_json::Value;
 
-/// What answers.
+use mirror::Mirror;
+
+/// What answers. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Warehouse {
     log: Arc<dyn EventAnalytics>,
+    mirror: Option<Mirror>,
 }
 
 impl Warehouse {
     /// The log, and ClickHouse if `CLICKHOUSE_URL` is set.
     ///
     /// # Errors
-    /// When it is set and can't be used.
+    /// When it is set and can't be used: the message names it.
     pub(crate) async fn connect(
         database: &Database,
-        _events: &Arc<dyn EventStore>,
+        events: &Arc<dyn EventStore>,
     ) -> Result<Self, StartError> {
         let log = Arc::new(event_analytics(database)?);
-        if let Some((name, _)) = env_text(&["CLICKHOUSE_URL"]) {
-            let message = format!(
-                "{name} is set, and this build has no ClickHouse: run it with --features clickhouse"
-            );
-            return Err(Error::new(ErrorKind::Config, message).into());
+        let mirror = match env_text(&["CLICKHOUSE_URL"]) {
+            Some((variable, url)) => Some(Mirror::connect(variable, &url, events).await?),
+            None => None,
+        };
+        Ok(Self { log, mirror })
+    }
+
+    /// Mirrors the log until the program is to stop.
+    pub(crate) fn run_in(&self, context: &Context) {
+        if let Some(mirror) = &self.mirror {
+            mirror.run_in(context);
         }
-        Ok(Self { log })
     }
 
-    pub(crate) fn run_in(&self, _context: &Context) {}
-
+    /// Does ClickHouse answer, if it is to?
     pub(crate) fn health(&self) -> Option<HealthCheck> {
-        None
+        self.mirror.as_ref().map(Mirror::health)
     }
 
-    /// How the mirror in ClickHouse is, if there is one.
-    pub(crate) async fn mirror(&self) -> Option<serde_json::Value> {
-        None
+    /// How the mirror is, if there is one.
+    pub(crate) fn mirror(&self) -> Option<Value> {
+        self.mirror.as_ref().map(Mirror::status)
     }
 
-    /// What answers: `log`, `clickhouse`, or the best there is.
+    /// What answers: `log`, `clickhouse`, or, without a wish, ClickHouse if it is there.
     ///
     /// # Errors
-    /// 422 when it is not there.
+    /// 422 `invalid_source`.
     pub(crate) fn analytics(
         &self,
         source: Option<&str>,
     ) -> Result<&Arc<dyn EventAnalytics>, Problem> {
-        match source {
-            None | Some("log") => Ok(&self.log),
-            Some(_) => {
-                let detail = "source is log here; clickhouse needs CLICKHOUSE_URL.";
+        let mirror = self.mirror.as_ref().map(Mirror::analytics);
+        match (source, mirror) {
+            (None | Some("clickhouse"), Some(mirror)) => Ok(mirror),
+            (None | Some("log"), _) => Ok(&self.log),
+            _ => {
+                let detail = "source is log or, where CLICKHOUSE_URL is set, clickhouse.";
                 Err(Problem::unprocessable("invalid_source", detail).with_field("source", detail))
             }
         }

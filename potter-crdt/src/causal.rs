@@ -247,6 +247,38 @@ impl<S: DotStore> Causal<S> {
         Self { ctx, store: S::default() }
     }
 
+    /// This document as someone knows it who has seen only `seen`: its live events that are in
+    /// `seen`, in the context of what both have seen.
+    ///
+    /// For a server that writes on behalf of a device: a write to this document, joined to the whole
+    /// one, replaces and removes what the device had seen, and nothing else. (What was overwritten
+    /// or removed since is not here: the whole document knows that it is gone.)
+    ///
+    /// ```
+    /// use potter_crdt::{ActorId, Join, MvRegister, Writer};
+    ///
+    /// let mut server = MvRegister::new();
+    /// server.write(&mut Writer::new(ActorId::new("laptop")?), "one".to_owned())?;
+    /// let seen = server.context().clone(); // what the phone downloads
+    /// server.write(&mut Writer::new(ActorId::new("tablet")?), "two".to_owned())?;
+    ///
+    /// // The phone's write comes: it replaces "one", and "two" only if that was seen.
+    /// let mut phone = server.seen_by(&seen);
+    /// assert_eq!(phone.values().count(), 0); // "two" had seen "one", so that is gone
+    /// phone.write(&mut Writer::new(ActorId::new("phone")?), "three".to_owned())?;
+    /// server.join(&phone)?;
+    /// let mut values: Vec<&String> = server.values().collect();
+    /// values.sort();
+    /// assert_eq!(values, ["three", "two"]);
+    /// # Ok::<(), potter_crdt::Error>(())
+    /// ```
+    #[must_use]
+    pub fn seen_by(&self, seen: &Context) -> Self {
+        let numbers = numbers(&self.ctx, seen);
+        let store = self.store.part(&|dot| in_other(&numbers, seen, dot));
+        Self { ctx: self.ctx.meet(seen), store }
+    }
+
     fn live(&self) -> Vec<DotIx> {
         let mut out = Vec::new();
         self.store.each_dot(&mut |dot| out.push(dot));

@@ -144,6 +144,33 @@ impl SkewGuard {
         Self { ahead_max, clamped: None }
     }
 
+    /// A guard that goes on from [`SkewGuard::last`].
+    ///
+    /// ```
+    /// use potter_crdt::{ActorId, SkewGuard, Stamp, Timestamp};
+    ///
+    /// let now = Timestamp::parse("2024-01-01T10:00:00Z")?;
+    /// let wild = |at: &str| -> potter_crdt::Result<Stamp> {
+    ///     Ok(Stamp::new(Timestamp::parse(at)?, ActorId::new("phone")?))
+    /// };
+    /// let mut guard = SkewGuard::default();
+    /// let first = guard.admit(now, &wild("9999-01-01T00:00:00Z")?)?.effective;
+    /// let mut guard = SkewGuard::default().resume(guard.last().cloned()); // after a restart
+    /// let second = guard.admit(now, &wild("9999-01-01T00:00:01Z")?)?.effective;
+    /// assert!(first < second && second.at == now);
+    /// # Ok::<(), potter_crdt::Error>(())
+    /// ```
+    #[must_use]
+    pub fn resume(mut self, last: Option<(Stamp, Stamp)>) -> Self {
+        self.clamped = last;
+        self
+    }
+
+    /// The greatest stamp that was set back, and what it was set to: to persist.
+    pub fn last(&self) -> Option<&(Stamp, Stamp)> {
+        self.clamped.as_ref()
+    }
+
     /// What counts for a stamp that a device `claimed`, at the server's time `now`.
     pub fn admit(&mut self, now: Timestamp, claimed: &Stamp) -> Result<Admitted> {
         if claimed.at <= now.plus(self.ahead_max).unwrap_or(Timestamp::MAX) {

@@ -238,6 +238,12 @@ pub fn event_analytics(database: &Database) -> Result<impl EventAnalytics + Clon
     Ok(sql::SqlAnalytics::new(database.clone()))
 }
 
+/// The start of a bucket, as a time.
+pub(crate) fn bucket_start(micros: i64) -> Result<DateTime<Utc>> {
+    let none = || Error::new(ErrorKind::Corrupt, "a time in the log is out of range");
+    DateTime::from_timestamp_micros(micros).ok_or_else(none)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -83,10 +83,12 @@
 //! # }
 //! ```
 //!
-//! Features: `sqlite` (default), `postgres`, and `testing` for the conformance suite.
+//! Features: `sqlite` (default), `postgres`, `clickhouse` for a mirror for analytics, and `testing` for the conformance suite.
 
 mod aggregate;
 mod analytics;
+#[cfg(feature = "clickhouse")]
+pub mod clickhouse;
 mod diff;
 mod domain_event;
 mod error;
@@ -108,6 +110,8 @@ pub use analytics::{
     Bucket, BucketTotals, EventAnalytics, EventTypeTotals, Slice, StreamTotals, StreamTypeTotals,
     Totals, event_analytics,
 };
+#[cfg(feature = "clickhouse")]
+pub use clickhouse::{ClickHouse, ClickHouseMirror, MirrorHandle, MirrorStatus};
 pub use diff::{Change, Difference, differences};
 pub use domain_event::DomainEvent;
 pub use error::{Error, ErrorKind, Result};

@@ -37,6 +37,8 @@ pub mod runner;
 #[cfg(feature = "runner")]
 pub mod sim;
 pub mod txn;
+#[cfg(feature = "postgres")]
+pub mod workloads;
 
 mod budget;
 mod error;

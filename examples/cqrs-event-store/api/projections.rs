@@ -118,7 +118,7 @@ pub(super) async fn list(State(service): State<Service>) -> Result<Json<Value>, 
     }
     let total = projections.len();
     Ok(Json(json!({
-        "projections": projections, "total": total, "mirror": service.warehouse.mirror().await,
+        "projections": projections, "total": total, "mirror": service.warehouse.mirror(),
     })))
 }
 

@@ -50,8 +50,43 @@ impl Answer {
     }
 }
 
+/// One request to `address` on a connection of its own; `headers` are whole lines.
+///
+/// # Errors
+/// When nobody listens there, or stops before the answer is complete.
+pub fn exchange(
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[&str],
+    body: &str,
+) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
+    for header in headers {
+        head.push_str(header);
+        head.push_str("\r\n");
+    }
+    let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+    });
+    if length.is_some_and(|length: usize| length != body.len()) {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.ok_or(std::io::ErrorKind::InvalidData)?;
+    Ok(Answer { status, body: body.to_owned() })
+}
+
 impl Program {
-    /// One request on a connection of its own; `headers` are whole lines.
+    /// [`exchange`] with it.
     ///
     /// # Errors
     /// When the program is gone.
@@ -62,21 +97,7 @@ impl Program {
         headers: &[&str],
         body: &str,
     ) -> std::io::Result<Answer> {
-        let mut stream = TcpStream::connect(&self.address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n");
-        for header in headers {
-            head.push_str(header);
-            head.push_str("\r\n");
-        }
-        let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
-        stream.write_all(request.as_bytes())?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        let (head, body) = text.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let status = status.ok_or(std::io::ErrorKind::InvalidData)?;
-        Ok(Answer { status, body: body.to_owned() })
+        exchange(&self.address, method, path, headers, body)
     }
 
     /// GET.

@@ -6,6 +6,6 @@ mod http;
 mod program;
 mod readme;
 
-pub use http::Answer;
+pub use http::{Answer, exchange};
 pub use program::{Program, program};
 pub use readme::{Command, commands};

@@ -16,6 +16,19 @@ pub struct Command {
 }
 
 impl Command {
+    /// The same with `value` in the place of a word of the README, such as an id that an answer
+    /// before gave.
+    #[must_use]
+    pub fn with(&self, word: &str, value: &str) -> Self {
+        let mut command = self.clone();
+        command.path = command.path.replace(word, value);
+        command.body = command.body.replace(word, value);
+        for header in &mut command.headers {
+            *header = header.replace(word, value);
+        }
+        command
+    }
+
     /// Sends it.
     pub fn send(&self, program: &Program) -> Answer {
         let headers: Vec<&str> = self.headers.iter().map(String::as_str).collect();

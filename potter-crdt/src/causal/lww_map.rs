@@ -72,6 +72,11 @@ impl<K: Value, V: Value> LwwMapStore<K, V> {
         self.0.entries.get(key).and_then(LwwStore::top)
     }
 
+    /// All writes that are kept, by key: more than one of a key are concurrent.
+    pub fn writes(&self) -> impl Iterator<Item = (&K, &LwwStore<V>)> {
+        self.0.entries.iter()
+    }
+
     /// The value of `key`.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.top(key).and_then(|write| write.value.as_ref())

@@ -1,14 +1,13 @@
 //! On SQLite and PostgreSQL, from the log itself.
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use potter_core::{Database, Engine, Row, Sql, SqlValue, values};
 
 use super::{
     Bucket, BucketTotals, EventAnalytics, EventTypeTotals, Slice, StreamTotals, StreamTypeTotals,
-    Totals,
+    Totals, bucket_start,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::store::rows::{signed, unsigned};
 use crate::stream_id::StreamId;
 
@@ -169,10 +168,4 @@ impl EventAnalytics for SqlAnalytics {
         };
         rows.iter().rev().map(bucket).collect()
     }
-}
-
-/// The start of a bucket, as a time.
-pub(crate) fn bucket_start(micros: i64) -> Result<DateTime<Utc>> {
-    let none = || Error::new(ErrorKind::Corrupt, "a time in the log is out of range");
-    DateTime::from_timestamp_micros(micros).ok_or_else(none)
 }

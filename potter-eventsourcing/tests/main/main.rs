@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod analytics;
+mod clickhouse;
 mod conformance;
 mod counter;
 mod history;

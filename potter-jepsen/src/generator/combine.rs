@@ -152,7 +152,7 @@ impl Generator for WhileRunning {
     }
 }
 
-/// See [`concat`].
+/// See [`concat()`].
 pub struct Concat(VecDeque<Boxed>);
 
 /// One after the other. The next one begins when the one before has nothing more to send, though its

@@ -266,7 +266,10 @@ fn reads<'h>(
                 facts.history.describe(facts.op(step.txn) as usize),
                 Short(list),
             );
-            facts.anomaly(Level::ReadCommitted, "internal", message, &[step.txn]);
+            // Who sees what others committed meanwhile has read twice, as read committed allows. Who
+            // does not see its own appends has not even that.
+            let broken = if own_there { Level::ReadAtomic } else { Level::ReadCommitted };
+            facts.anomaly(broken, "internal", message, &[step.txn]);
         }
         if !trunk.starts_with(list) {
             let message = format!(

@@ -9,6 +9,8 @@ mod brute_txn;
 #[cfg(feature = "runner")]
 mod generators;
 mod mutations;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod random;
 #[cfg(feature = "runner")]
 mod runner;

@@ -231,3 +231,19 @@ fn a_write_skew_is_exactly_that() {
         assert_eq!(verdict.is_valid(), holds, "{}", level.name());
     }
 }
+
+#[test]
+fn reading_a_key_twice_is_no_repeatable_read_and_read_committed_all_the_same() {
+    let text = "
+        {:process 0 :type :invoke :f :txn :value [[:r 1 nil] [:r 1 nil]]}
+        {:process 1 :type :invoke :f :txn :value [[:append 1 7]]}
+        {:process 1 :type :ok     :f :txn :value [[:append 1 7]]}
+        {:process 0 :type :ok     :f :txn :value [[:r 1 nil] [:r 1 [7]]]}";
+    assert!(check("list-append level=read-committed", text).is_valid());
+    assert!(check("list-append level=read-atomic", text).is_invalid());
+    // Its own append is another matter.
+    let text = "
+        {:process 0 :type :invoke :f :txn :value [[:append 1 7] [:r 1 nil]]}
+        {:process 0 :type :ok     :f :txn :value [[:append 1 7] [:r 1 []]]}";
+    assert!(check("list-append level=read-committed", text).is_invalid());
+}

@@ -115,6 +115,13 @@ impl TestBuilder {
         self
     }
 
+    /// How long the workload's final operations may take; 60 s by default.
+    #[must_use]
+    pub fn final_time(mut self, limit: Duration) -> Self {
+        self.test.limits.final_time = limit;
+        self
+    }
+
     /// Faults beside the load: 5 s quiet, 5 s of one of all that `nemesis` can make, and so on.
     #[must_use]
     pub fn nemesis(mut self, nemesis: Arc<dyn Nemesis>) -> Self {

@@ -1,0 +1,17 @@
+//! Devices that go offline, and the service that brings them together again: [`protocol`] says what
+//! it promises.
+
+mod api;
+pub mod client;
+pub mod conflicts;
+mod demo;
+pub mod document;
+pub mod ingest;
+pub mod merge;
+pub mod protocol;
+pub mod service;
+pub mod store;
+pub mod upkeep;
+
+pub use api::app;
+pub use demo::demo;

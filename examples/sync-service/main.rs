@@ -1,0 +1,52 @@
+//! The program; see the README beside it.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use example_sync_service::{app, demo};
+use examples_common::{Program, run};
+
+const USAGE: &str = "\
+Devices that go offline: their operations are merged by CRDTs, each once, in one order for all.
+
+usage: sync-service          serve HTTP (http://127.0.0.1:8091/docs shows the requests)
+       sync-service demo     two devices, a conflict, a lost answer, a copied phone: told as a story
+       sync-service --help   print this
+
+PORT (or SERVER_PORT)  the port to listen on (8091; 0 is any free one)
+HOST                   the address to listen on (127.0.0.1)
+DATABASE_URL           postgres://user:password@host:port/name or sqlite://path/to/file.db
+                       (./data/sync-service.db; demo: a temporary file)
+SYNC_TOKENS            required: a request must show its device's token; optional: only a wrong one
+                       is refused (optional on a loopback address, else required)
+SYNC_RETIRE_DAYS       after how many silent days a device is retired (90)
+SYNC_UPKEEP_SECONDS    how often logs are trimmed and garbage is reclaimed (60)
+LOG_LEVEL              off, error, warn, info, debug or trace (info)
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    match arguments.iter().map(AsRef::as_ref).collect::<Vec<&str>>()[..] {
+        [] => {
+            let version = env!("CARGO_PKG_VERSION");
+            run(Program { service: "sync-service", version, port: 8091 }, app)
+        }
+        ["demo"] => match demo(&mut std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "sync-service: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        ["--help" | "-h" | "help"] => {
+            let _ = write!(std::io::stdout(), "{USAGE}");
+            ExitCode::SUCCESS
+        }
+        [first, ..] => {
+            let message = format!("there is no argument \"{first}\"; --help lists what there is");
+            let _ = writeln!(std::io::stderr(), "sync-service: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
