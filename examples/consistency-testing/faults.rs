@@ -28,7 +28,7 @@ pub(crate) struct Named {
     pub(crate) needs: Needs,
 }
 
-pub(crate) const ALL: [Named; 11] = [
+pub(crate) const ALL: [Named; 12] = [
     Named { name: "none", aliases: &[], about: "No faults.", needs: Needs::Network },
     Named {
         name: "network_partition",
@@ -79,6 +79,12 @@ pub(crate) const ALL: [Named; 11] = [
         needs: Needs::Network,
     },
     Named {
+        name: "orchestrator_crash",
+        aliases: &["crash_orchestrator", "orchestrator_killer"],
+        about: "For the workload saga: orchestrators crash in the middle of sagas.",
+        needs: Needs::Network,
+    },
+    Named {
         name: "clock_skew",
         aliases: &["clock", "clock_skewed"],
         about: "The servers' clocks jump by up to five minutes.",
@@ -115,6 +121,7 @@ pub(crate) fn of(name: &str, servers: &[String]) -> Vec<Fault> {
         }
         "network_loss" => vec![Fault::new("loss").param("probability", Value::Int(10))],
         "connection_reset" => vec![Fault::new("disconnect")],
+        "orchestrator_crash" => vec![Fault::new("crash-orchestrator")],
         "lost_answers" => servers
             .first()
             .map(|primary| Fault::new("eat-answer").target(format!("{CLIENT}->{primary}")))

@@ -13,7 +13,7 @@ use std::time::Duration;
 use examples_common::StartError;
 use potter_core::Database;
 use potter_jepsen::generator::fault_windows;
-use potter_jepsen::nemesis::Nemesis as _;
+use potter_jepsen::nemesis::{Nemesis, compose};
 use potter_jepsen::runner::{Phase, Progress, Run, Running, Test};
 use potter_jepsen::{Budget, report};
 use tokio::sync::{Notify, broadcast, watch};
@@ -27,6 +27,8 @@ use crate::{faults, performance, workloads};
 /// How long the check of a history may take, and how much memory.
 const CHECK_TIME: Duration = Duration::from_secs(120);
 const CHECK_BYTES: usize = 1 << 30;
+/// How long the last reads may take: sagas that were disturbed come to their end first.
+const FINAL_TIME: Duration = Duration::from_secs(180);
 /// How often the queue is looked at without a notice.
 const LOOK: Duration = Duration::from_secs(5);
 /// How often lines of a running test's log are written down.
@@ -181,7 +183,8 @@ impl Runs {
         spec: &TestSpec,
         environment: &Environment,
     ) -> Result<Test, StartError> {
-        let mut test = Test::of(workloads::build(spec)?)
+        let build = workloads::build(spec)?;
+        let mut test = Test::of(build.workload)
             .name(&spec.name)
             .concurrency(spec.client_count)
             .seed(spec.seed)
@@ -189,6 +192,7 @@ impl Runs {
             .op_timeout(spec.op_timeout())
             .directory(self.directory(id))
             .budget(Budget::new(CHECK_TIME, CHECK_BYTES))
+            .final_time(FINAL_TIME)
             .parameter("isolation", &spec.isolation)
             .parameter("reads", &spec.reads)
             .parameter("keys", spec.keys.to_string());
@@ -201,8 +205,9 @@ impl Runs {
         let all = faults::of(&spec.nemesis, &environment.servers());
         if !all.is_empty() {
             let (quiet, active) = faults::windows(spec.duration());
-            let nemesis = Arc::clone(&environment.nemesis);
-            test = test.nemesis(nemesis).faults(fault_windows(all, quiet, active));
+            let servers = Arc::clone(&environment.nemesis) as Arc<dyn Nemesis>;
+            let nemesis = compose([servers].into_iter().chain(build.nemesis))?;
+            test = test.nemesis(Arc::new(nemesis)).faults(fault_windows(all, quiet, active));
         }
         Ok(test.build()?)
     }

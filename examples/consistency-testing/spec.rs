@@ -114,6 +114,10 @@ impl TestRequest {
             wrong.push(("nemesis", message));
             String::new()
         });
+        if nemesis == "orchestrator_crash" && workload != "saga" {
+            let message = "orchestrator_crash is for the workload saga: no other has orchestrators";
+            wrong.push(("nemesis", message.to_owned()));
+        }
         let duration = self.duration.unwrap_or(Duration::from_secs(30));
         if duration < Duration::from_millis(500) || duration > DURATION_MAX {
             wrong.push(("duration", "must be from 500ms to 1h".to_owned()));

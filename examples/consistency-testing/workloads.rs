@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jepsen_workloads::{EventStoreWorkload, Reader, SagaWorkload};
+use potter_jepsen::nemesis::Nemesis;
 use potter_jepsen::runner::Workload;
 use potter_jepsen::workloads::postgres::{Isolation, Kind, Options, Postgres, Reads};
 
@@ -20,6 +22,8 @@ pub(crate) struct Named {
 #[derive(Clone, Copy, Debug)]
 enum Built {
     Postgres(Kind),
+    EventStore(Reader),
+    Saga,
 }
 
 /// All workloads.
@@ -30,7 +34,26 @@ pub(crate) fn all() -> Vec<Named> {
         system: "postgresql",
         kind: Built::Postgres(kind),
     });
-    Vec::from(postgres)
+    let mut all = Vec::from(postgres);
+    all.push(Named {
+        name: "event-store",
+        about: "Appends to streams and reads of all events; versions are dense, nothing is skipped.",
+        system: "potter-eventsourcing",
+        kind: Built::EventStore(Reader::Safe),
+    });
+    all.push(Named {
+        name: "event-store-naive",
+        about: "The same with a reader that trusts positions: it skips events, and is caught.",
+        system: "potter-eventsourcing",
+        kind: Built::EventStore(Reader::Naive),
+    });
+    all.push(Named {
+        name: "saga",
+        about: "Sagas of several steps; each is done or undone as a whole, no effect happens twice.",
+        system: "potter-saga",
+        kind: Built::Saga,
+    });
+    all
 }
 
 /// The workload of this name, or what there is.
@@ -57,18 +80,31 @@ pub(crate) fn isolation(name: &str) -> Result<String, String> {
         .map_err(|_| "must be read-committed, repeatable-read or serializable".to_owned())
 }
 
+/// A workload, and what can be done to the part of it that runs in this program.
+pub(crate) struct Build {
+    pub(crate) workload: Arc<dyn Workload>,
+    pub(crate) nemesis: Option<Arc<dyn Nemesis>>,
+}
+
 /// The workload of a test.
-pub(crate) fn build(spec: &TestSpec) -> Result<Arc<dyn Workload>, String> {
+pub(crate) fn build(spec: &TestSpec) -> Result<Build, String> {
     let named = find(&spec.workload)?;
     let text = |error: potter_jepsen::Error| error.to_string();
-    match named.kind {
+    let workload: Arc<dyn Workload> = match named.kind {
         Built::Postgres(kind) => {
             let mut options = Options::default().keys(spec.keys);
             options = options.isolation(Isolation::parse(&spec.isolation).map_err(text)?);
             if spec.reads == "replica" {
                 options = options.reads(Reads::Replica);
             }
-            Ok(Arc::new(Postgres::new(kind, options).map_err(text)?))
+            Arc::new(Postgres::new(kind, options).map_err(text)?)
         }
-    }
+        Built::EventStore(reader) => Arc::new(EventStoreWorkload::new(reader)),
+        Built::Saga => {
+            let workload = SagaWorkload::new();
+            let nemesis: Arc<dyn Nemesis> = Arc::new(workload.nemesis());
+            return Ok(Build { workload: Arc::new(workload), nemesis: Some(nemesis) });
+        }
+    };
+    Ok(Build { workload, nemesis: None })
 }

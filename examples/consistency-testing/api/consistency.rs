@@ -100,7 +100,7 @@ async fn check(
     request: CheckRequest,
     model: String,
 ) -> Result<Response, Problem> {
-    let work = async {
+    let work = Box::pin(async {
         let loaded = match (&request.test_id, &request.history) {
             (Some(id), None) => {
                 let history = load(&service, &stored(&service, id).await?).await?;
@@ -132,7 +132,7 @@ async fn check(
             _ => Value::Null,
         };
         Ok(answer)
-    };
+    });
     service.remembered.once(name, &key, &request, work).await
 }
 

@@ -140,7 +140,7 @@ pub(super) async fn partition(
     key: IdempotencyKey,
     JsonBody(request): JsonBody<PartitionRequest>,
 ) -> Result<Response, Problem> {
-    let work = async {
+    let work = Box::pin(async {
         if request.nodes.is_empty() {
             let detail = "Say which nodes to cut off: GET /cluster/topology lists them.";
             return Err(
@@ -160,7 +160,7 @@ pub(super) async fn partition(
         }
         let injected = environment.network.inject(&fault).await.map_err(|e| problem(&e))?;
         Ok(Effect::injected("partitioned", nodes, injected))
-    };
+    });
     service.remembered.once("partition", &key, &request, work).await
 }
 
@@ -172,13 +172,13 @@ pub(super) async fn heal(
     State(service): State<Service>,
     key: IdempotencyKey,
 ) -> Result<Response, Problem> {
-    let work = async {
+    let work = Box::pin(async {
         let Some(environment) = service.runs.environments.current().await else {
             return Ok(Effect::healed(Vec::new(), Healed::verified("nothing was cut off")));
         };
         let healed = environment.network.heal().await.map_err(|error| problem(&error))?;
         Ok(Effect::healed(environment.network.nodes(), healed))
-    };
+    });
     service.remembered.once("heal", &key, &(), work).await
 }
 
@@ -213,13 +213,13 @@ pub(super) async fn kill(
     key: IdempotencyKey,
     JsonBody(request): JsonBody<ProcessRequest>,
 ) -> Result<Response, Problem> {
-    let work = async {
+    let work = Box::pin(async {
         let environment = environment(&service, Needs::Network).await?;
         let process = owned(&environment, &request.process).await?;
         let killed = environment.processes.kill(&process.name).await.map_err(|e| problem(&e))?;
         let status = if killed.verified { "killed" } else { "not_running" };
         Ok(Effect::injected(status, vec![process.name], killed))
-    };
+    });
     service.remembered.once("kill", &key, &request, work).await
 }
 
@@ -233,13 +233,13 @@ pub(super) async fn start(
     key: IdempotencyKey,
     JsonBody(request): JsonBody<ProcessRequest>,
 ) -> Result<Response, Problem> {
-    let work = async {
+    let work = Box::pin(async {
         let environment = environment(&service, Needs::Network).await?;
         let process = owned(&environment, &request.process).await?;
         let started = environment.processes.start_again(&process.name).await;
         let started = started.map_err(|error| problem(&error))?;
         Ok(Effect::injected("running", vec![process.name], started))
-    };
+    });
     service.remembered.once("start-process", &key, &request, work).await
 }
 
@@ -283,7 +283,7 @@ pub(super) async fn skew(
     key: IdempotencyKey,
     JsonBody(request): JsonBody<SkewRequest>,
 ) -> Result<Response, Problem> {
-    let work = async {
+    let work = Box::pin(async {
         let seconds = request.seconds().ok_or_else(|| {
             let detail = "Say how wrong: {\"seconds\": 300}, or {\"skew\": \"-5m\"}.";
             Problem::unprocessable("invalid_fault", detail).with_field("seconds", "missing")
@@ -296,7 +296,7 @@ pub(super) async fn skew(
         let fault = Fault::new("clock-skew").targets(&nodes).param("seconds", Value::Int(seconds));
         let injected = environment.nemesis.inject(&fault).await.map_err(|e| problem(&e))?;
         Ok(Effect::injected("skewed", nodes, injected))
-    };
+    });
     service.remembered.once("skew", &key, &request, work).await
 }
 
@@ -308,7 +308,7 @@ pub(super) async fn reset(
     State(service): State<Service>,
     key: IdempotencyKey,
 ) -> Result<Response, Problem> {
-    let work = async {
+    let work = Box::pin(async {
         let healed = Healed::verified("no clock was wrong");
         let Some(environment) = service.runs.environments.current().await else {
             return Ok(Effect::healed(Vec::new(), healed));
@@ -318,6 +318,6 @@ pub(super) async fn reset(
         };
         let healed = clocks.heal().await.map_err(|error| problem(&error))?;
         Ok(Effect::healed(environment.servers(), healed))
-    };
+    });
     service.remembered.once("reset", &key, &(), work).await
 }

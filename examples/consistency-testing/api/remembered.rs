@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
@@ -41,7 +42,7 @@ impl Remembered {
         scope: &str,
         key: &IdempotencyKey,
         request: &impl Serialize,
-        work: impl Future<Output = Result<T, Problem>>,
+        work: Pin<Box<impl Future<Output = Result<T, Problem>>>>,
     ) -> Result<Response, Problem> {
         let json = |value: Result<Value, serde_json::Error>| {
             value.map_err(|error| Problem::internal(&error))

@@ -80,7 +80,7 @@ pub(super) async fn analyze(
     key: IdempotencyKey,
     OptionalBody(request): OptionalBody<AnalyzeRequest>,
 ) -> Result<Response, Problem> {
-    let work = async {
+    let work = Box::pin(async {
         let stored = stored(&service, &id).await?;
         let history = history(&service, &stored).await?;
         let time = request.time_limit.unwrap_or(Duration::from_secs(60)).min(CHECK_TIME_MAX);
@@ -95,7 +95,7 @@ pub(super) async fn analyze(
                 None => {
                     let workload = workloads::build(&stored.spec);
                     let workload = workload.map_err(|error| Problem::internal(&error))?;
-                    workload.checker().check(&history, &budget)
+                    workload.workload.checker().check(&history, &budget)
                 }
             };
             let analysis = analysis.map_err(|error| problem(&error))?;
@@ -103,7 +103,7 @@ pub(super) async fn analyze(
             serde_json::from_str::<Value>(&text).map_err(|error| Problem::internal(&error))
         })
         .await
-    };
+    });
     service.remembered.once("analyze", &key, &(&id, &request), work).await
 }
 

@@ -217,7 +217,7 @@ pub(super) async fn start(
     Path(id): Path<String>,
     key: IdempotencyKey,
 ) -> Result<axum::response::Response, Problem> {
-    let asked = async {
+    let asked = Box::pin(async {
         let from = [Status::Created];
         if !storage::advance(service.database(), &id, &from, Status::Queued).await? {
             let status = stored(&service, &id).await?.status.name();
@@ -226,7 +226,7 @@ pub(super) async fn start(
         }
         service.runs.wake();
         Ok(Asked { test_id: id.clone(), status: Status::Queued })
-    };
+    });
     service.remembered.once("start", &key, &id, asked).await
 }
 
@@ -240,7 +240,7 @@ pub(super) async fn stop(
     Path(id): Path<String>,
     key: IdempotencyKey,
 ) -> Result<axum::response::Response, Problem> {
-    let asked = async {
+    let asked = Box::pin(async {
         let waits = [Status::Created, Status::Queued];
         if storage::advance(service.database(), &id, &waits, Status::Cancelled).await? {
             return Ok(Asked { test_id: id.clone(), status: Status::Cancelled });
@@ -252,7 +252,7 @@ pub(super) async fn stop(
         }
         service.runs.cancel(&id);
         Ok(Asked { test_id: id.clone(), status })
-    };
+    });
     service.remembered.once("stop", &key, &id, asked).await
 }
 
