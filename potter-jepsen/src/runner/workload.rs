@@ -19,6 +19,9 @@ pub trait Workload: Send + Sync {
     }
 
     /// Opens a client. If that fails, the operation that it was for is a `fail`: nothing was sent.
+    ///
+    /// Each client lives on a thread with a runtime of its own. Open its connections here, and share
+    /// none between clients: a connection is driven by the runtime that opened it.
     async fn open(&self, session: &Session) -> Result<Box<dyn Client>, Failure>;
 
     /// The operations of the load. May be endless: the test limits it.

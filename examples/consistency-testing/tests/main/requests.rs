@@ -124,6 +124,7 @@ fn bad_requests_are_refused() {
         ("name", json!(" ")),
         ("workload", json!("chess")),
         ("nemesis", json!("earthquake")),
+        ("nemesis", json!("orchestrator_crash")),
         ("duration", json!("2h")),
         ("duration", json!("1ms")),
         ("client_count", json!(0)),
