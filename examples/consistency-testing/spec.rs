@@ -10,6 +10,7 @@ use crate::{duration, faults, workloads};
 
 const CLIENTS_MAX: usize = 100;
 const DURATION_MAX: Duration = Duration::from_secs(3_600);
+const SAGAS_PER_SECOND: f64 = 20.0;
 const NAME_BYTES_MAX: usize = 200;
 
 /// A test to run.
@@ -50,7 +51,7 @@ pub(crate) struct TestRequest {
     #[serde(default, deserialize_with = "duration::optional")]
     #[schema(value_type = Option<String>, example = "5s")]
     op_timeout: Option<Duration>,
-    /// Operations a second of all clients together; without it as fast as they can.
+    /// Operations a second of all clients together; without it as fast as they can (sagas: 20).
     #[serde(default)]
     rate: Option<f64>,
     /// `false`: it waits for POST /tests/{id}/start.
@@ -146,6 +147,9 @@ impl TestRequest {
         if self.rate.is_some_and(|rate| !(0.1..=1_000_000.0).contains(&rate)) {
             wrong.push(("rate", "must be from 0.1 to 1000000".to_owned()));
         }
+        // Clients only start sagas; if nothing held them back, they would start thousands that then have
+        // to come to their end.
+        let rate = self.rate.or((workload == "saga").then_some(SAGAS_PER_SECOND));
         if wrong.is_empty() {
             return Ok(TestSpec {
                 name,
@@ -158,7 +162,7 @@ impl TestRequest {
                 keys,
                 seed: self.seed.unwrap_or(seed),
                 op_timeout_ms: millis(op_timeout),
-                rate: self.rate,
+                rate,
                 start: self.start.unwrap_or(true),
             });
         }
