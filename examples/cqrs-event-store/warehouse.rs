@@ -51,8 +51,14 @@ impl Warehouse {
     }
 
     /// How the mirror is, if there is one.
-    pub(crate) fn mirror(&self) -> Option<Value> {
-        self.mirror.as_ref().map(Mirror::status)
+    ///
+    /// # Errors
+    /// `Unavailable` when the log's database is.
+    pub(crate) async fn mirror(&self) -> potter_eventsourcing::Result<Option<Value>> {
+        match &self.mirror {
+            Some(mirror) => mirror.status().await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// What answers: `log`, `clickhouse`, or, without a wish, ClickHouse if it is there.

@@ -117,9 +117,8 @@ pub(super) async fn list(State(service): State<Service>) -> Result<Json<Value>, 
         projections.push(view(&service, &**model).await?);
     }
     let total = projections.len();
-    Ok(Json(json!({
-        "projections": projections, "total": total, "mirror": service.warehouse.mirror(),
-    })))
+    let mirror = service.warehouse.mirror().await.map_err(|error| problem(&error))?;
+    Ok(Json(json!({ "projections": projections, "total": total, "mirror": mirror })))
 }
 
 /// One read model.

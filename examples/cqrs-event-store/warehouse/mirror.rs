@@ -5,7 +5,7 @@ use std::sync::Arc;
 use examples_common::{Context, HealthCheck, StartError};
 use potter_core::Error;
 use potter_eventsourcing::{
-    ClickHouse, ClickHouseMirror, EventAnalytics, EventStore, MirrorHandle,
+    ClickHouse, ClickHouseMirror, EventAnalytics, EventFilter, EventStore, MirrorHandle,
 };
 use serde_json::{Value, json};
 
@@ -66,8 +66,14 @@ impl Mirror {
         })
     }
 
-    pub(super) fn status(&self) -> Value {
-        json!({ "url": self.clickhouse.url_shown(), "status": self.handle.status() })
+    /// How far it is, and how many events of the log it lacks.
+    pub(super) async fn status(&self) -> potter_eventsourcing::Result<Value> {
+        let status = self.handle.status();
+        let (events, after) = (&self.events.0, status.position.unwrap_or(0));
+        let head = events.head_position().await?;
+        let lag = events.count(after, head, &EventFilter::all()).await?;
+        let url = self.clickhouse.url_shown();
+        Ok(json!({ "url": url, "status": status, "head": head, "lag_events": lag }))
     }
 
     pub(super) fn analytics(&self) -> &Arc<dyn EventAnalytics> {

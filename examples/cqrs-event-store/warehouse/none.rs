@@ -33,7 +33,8 @@ impl Mirror {
         match *self {}
     }
 
-    pub(super) fn status(&self) -> Value {
+    #[expect(clippy::unused_async, reason = "the other build waits here")]
+    pub(super) async fn status(&self) -> potter_eventsourcing::Result<Value> {
         match *self {}
     }
 

@@ -17,6 +17,9 @@ use crate::event::RecordedEvent;
 use crate::store::{EventFilter, EventStore};
 
 const POLL: Duration = Duration::from_millis(500);
+/// How soon it is written down that nothing is open. Each time is an insert, and not to know it
+/// costs no more than a block that is sent again.
+const TELL_INTERVAL: Duration = Duration::from_secs(5);
 const PENDING_WAIT: Duration = Duration::from_millis(1);
 const NAME_BYTES_MAX: usize = 200;
 /// The most bytes of payloads in a block, about.
@@ -105,12 +108,12 @@ struct Bounds {
 /// Where the mirror is.
 struct Cursor {
     done: u64,
-    /// What ClickHouse was told last.
+    /// What ClickHouse was told last, and when.
     told: Bounds,
+    told_at: Instant,
     /// Sent, and not acknowledged.
     open: Option<Block>,
     sent_at: Option<Instant>,
-    head: u64,
 }
 
 /// What a step came to.
@@ -296,7 +299,7 @@ impl ClickHouseMirror {
             None => cursor.insert(self.begin().await?),
         };
         let step = self.step(cursor, self.linger).await?;
-        if matches!(step, Step::Idle { .. }) {
+        if matches!(step, Step::Idle { .. }) && cursor.told_at.elapsed() >= TELL_INTERVAL {
             self.tell_done(cursor).await?;
         }
         Ok(step)
@@ -314,7 +317,7 @@ impl ClickHouseMirror {
             return Err(self.other_log(told.done, safe));
         }
         let mut cursor =
-            Cursor { done: told.done, told, open: None, sent_at: None, head: told.done };
+            Cursor { done: told.done, told, told_at: Instant::now(), open: None, sent_at: None };
         if told.sending > told.done {
             cursor.open = Some(self.read_between(told.done, told.sending).await?);
         }
@@ -351,7 +354,6 @@ impl ClickHouseMirror {
             return self.send(cursor, block).await;
         }
         let page = self.store.read_page(cursor.done, &self.filter, self.batch).await?;
-        cursor.head = page.head;
         self.handle.update(|status| status.head = page.head);
         let (events, through) = bounded(page.events, page.through);
         if events.is_empty() {
@@ -376,8 +378,7 @@ impl ClickHouseMirror {
     async fn send(&self, cursor: &mut Cursor, block: Block) -> Result<Step> {
         let bounds = Bounds { done: block.after, sending: block.through };
         let sent = async {
-            self.tell(cursor.told, bounds).await?;
-            cursor.told = bounds;
+            self.tell(cursor, bounds).await?;
             self.insert(&block).await
         };
         let sent = sent.await;
@@ -418,9 +419,9 @@ impl ClickHouseMirror {
     }
 
     /// Tells ClickHouse the bounds, unless it has them.
-    async fn tell(&self, told: Bounds, bounds: Bounds) -> Result<()> {
+    async fn tell(&self, cursor: &mut Cursor, bounds: Bounds) -> Result<()> {
         const INTO: &str = "INSERT INTO {events_mirror} (mirror, done, sending) FORMAT JSONEachRow";
-        if told == bounds {
+        if cursor.told == bounds {
             return Ok(());
         }
         let (name, Bounds { done, sending }) = (&self.name, bounds);
@@ -434,18 +435,15 @@ impl ClickHouseMirror {
             insert.send(format!("{row}\n").into()).await?;
             insert.end().await
         };
-        clickhouse.within(sent).await
+        clickhouse.within(sent).await?;
+        (cursor.told, cursor.told_at) = (bounds, Instant::now());
+        Ok(())
     }
 
-    /// Tells ClickHouse that nothing is open.
+    /// Tells ClickHouse that nothing is open, and how far it is.
     async fn tell_done(&self, cursor: &mut Cursor) -> Result<()> {
         let bounds = Bounds { done: cursor.done, sending: cursor.done };
-        // Positions without an event of the mirror's alone are not worth an insert.
-        if cursor.told.sending < cursor.done || cursor.told.done < cursor.told.sending {
-            self.tell(cursor.told, bounds).await?;
-            cursor.told = bounds;
-        }
-        Ok(())
+        self.tell(cursor, bounds).await
     }
 }
 

@@ -175,7 +175,33 @@ async fn a_client_without_an_id_begins_at_the_end(test: TestDatabase) {
     place.test.close().await;
 }
 
+async fn too_many_clients_are_refused(test: TestDatabase) {
+    let place = Place::new(test);
+    let program = place.start();
+    open(&program, "account-1", 0);
+    let follow = || {
+        let mut stream = TcpStream::connect(program.address()).unwrap();
+        let request = "GET /api/v1/events/stream?after=0 HTTP/1.0\r\nhost: x\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+        (stream, line)
+    };
+    let followers: Vec<_> = (0..100).map(|_| follow()).collect();
+    assert!(followers.iter().all(|(_, line)| line.contains(" 200 ")));
+    program.get("/api/v1/events/stream").problem(503, "too_many_streams");
+    // The others are answered, and a place that came free is given away.
+    send(&program, "account-1", "Deposit", &json!({"amount": 1})).of(200);
+    drop(followers);
+    eventually("a place is free", || {
+        send(&program, "account-1", "Deposit", &json!({"amount": 1})).of(200);
+        follow().1.contains(" 200 ")
+    });
+    place.test.close().await;
+}
+
 potter_core::on_every_sql_engine!(
+    too_many_clients_are_refused,
     a_stream_goes_on_over_kills_without_loss_or_double,
     a_client_without_an_id_begins_at_the_end,
 );
