@@ -117,7 +117,7 @@ impl Running {
     }
 
     /// Ends the load now. Faults are healed, what was recorded is checked, and a `Valid` becomes
-    /// `Unknown`.
+    /// `Unknown`. During the check, it ends that with `Unknown`.
     pub fn cancel(&self) {
         self.cancel.send_replace(true);
     }

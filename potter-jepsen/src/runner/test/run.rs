@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -27,6 +27,9 @@ const GRACE: Duration = Duration::from_secs(1);
 const GIVEN_UP_MAX: usize = 256;
 /// Progress is told at most so often.
 const TELL: Duration = Duration::from_millis(100);
+
+/// A workload may take so long to prepare the system, and to clean up.
+const PREPARE: Duration = Duration::from_secs(300);
 
 /// How the task talks to whoever started it.
 pub(super) struct Shell {
@@ -89,6 +92,13 @@ fn setup(what: &str, error: &crate::runner::Failure) -> Error {
     Error::new(ErrorKind::Setup, format!("{what}: {}", worker::failure(error)))
 }
 
+async fn within(
+    work: impl Future<Output = Result<(), crate::runner::Failure>>,
+) -> Result<(), crate::runner::Failure> {
+    let done = tokio::time::timeout(PREPARE, work).await;
+    done.unwrap_or_else(|_| Err(format!("it took more than {PREPARE:?}").into()))
+}
+
 async fn load_and_check(mut test: Test, shell: &mut Shell) -> Result<Run> {
     if test.nodes.is_empty() {
         return Err(Error::new(ErrorKind::Setup, "the system has no node for clients"));
@@ -98,20 +108,22 @@ async fn load_and_check(mut test: Test, shell: &mut Shell) -> Result<Run> {
         None => None,
     };
     let workload = test.workload.clone();
-    let prepared = workload.setup(&test.nodes).await;
-    prepared.map_err(|error| setup("the workload can't be prepared", &error))?;
+    within(workload.setup(&test.nodes))
+        .await
+        .map_err(|error| setup("the workload can't be prepared", &error))?;
     shell.phase(Phase::Running);
     let mut load = Load::start(&mut test, writer)?;
     load.run(shell).await;
     let (events, faults, cancelled) = load.finish().await?;
-    if let Err(error) = workload.teardown(&test.nodes).await {
+    if let Err(error) = within(workload.teardown(&test.nodes)).await {
         shell.say(format!("the workload left something behind: {}", worker::failure(&error)));
     }
     shell.phase(Phase::Checking);
     let (checker, budget) = (workload.checker(), test.budget.clone());
     let (directory, title) = (test.directory.clone(), test.name.clone());
     let unverified = faults.unverified.clone();
-    let checked = tokio::task::spawn_blocking(move || {
+    let stop_checking = budget.cancel_flag();
+    let mut checked = tokio::task::spawn_blocking(move || {
         let history = History::new(events)?;
         let analysis = judge(&*checker, &history, &budget, &faults, cancelled)?;
         if let Some(directory) = &directory {
@@ -119,7 +131,18 @@ async fn load_and_check(mut test: Test, shell: &mut Shell) -> Result<Run> {
         }
         Ok::<_, Error>((history, analysis))
     });
-    let (history, analysis) = checked.await.map_err(|error| {
+    let checked = loop {
+        tokio::select! {
+            checked = &mut checked => break checked,
+            changed = shell.cancelled.changed() => {
+                stop_checking.store(true, Ordering::Relaxed);
+                if changed.is_err() {
+                    break (&mut checked).await;
+                }
+            }
+        }
+    };
+    let (history, analysis) = checked.map_err(|error| {
         Error::new(ErrorKind::Setup, format!("the checker panicked: {error}"))
     })??;
     shell.say(format!("verdict: {}", analysis.verdict.name()));

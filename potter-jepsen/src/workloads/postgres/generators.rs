@@ -9,7 +9,7 @@ use crate::runner::Op;
 use crate::value::Value;
 
 /// Writes to a key before a new key takes its place: lists and orders stay short.
-const WRITES_PER_KEY: i64 = 100;
+const WRITES_PER_KEY: i64 = 50;
 /// The keys of a group of `long-fork`.
 const GROUP: i64 = 4;
 
@@ -19,14 +19,18 @@ pub(super) fn load(kind: Kind, keys: i64) -> Box<dyn Generator> {
         Kind::Cas => registers(keys, true),
         Kind::Bank => bank(),
         Kind::Set => {
-            let mut next = 0;
-            let add = generator::from_fn(move |_| {
+            let (mut next, mut since_read) = (0, 0);
+            let load = generator::from_fn(move |_| {
+                since_read += 1;
+                // A read returns everything, so reads get rarer: the history grows with the set.
+                if since_read > 20.max(next / 10) {
+                    since_read = 0;
+                    return Op::new("read");
+                }
                 next += 1;
                 Op::new("add").value(next)
             });
-            // A read returns everything: rarely.
-            let read = repeat(Op::new("read"));
-            generator::weighted([(19, add.boxed()), (1, read.boxed())]).boxed()
+            load.boxed()
         }
         Kind::Append => transactions(keys, "append"),
         Kind::Rw => transactions(keys, "w"),
