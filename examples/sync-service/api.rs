@@ -80,17 +80,43 @@ fn options(context: &Context) -> Result<Options, StartError> {
     Ok(Options { tokens_required, retire_after })
 }
 
-/// The store that a URL names.
+/// The store that the environment names: MongoDB if `MONGO_URL` is set, else the database at `url`.
 ///
 /// # Errors
 /// When it can't be reached: the message names the variable.
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, StartError> {
+    if let Some((name, _)) = env_text(&["REDIS_URL", "REDIS_ADDR"]) {
+        tracing::warn!("{name} is set, and not used: this service keeps nothing in Redis");
+    }
+    let sql = env_text(&["DATABASE_URL", "POSTGRES_URL"]);
+    match (env_text(&["MONGO_URL", "MONGODB_URI"]), &sql) {
+        (Some((mongo, _)), Some((sql, _))) => {
+            return Err(format!("{mongo} and {sql} are both set: the store is one of them").into());
+        }
+        (Some((name, url)), None) => return open_mongo(name, &url).await,
+        (None, _) => {}
+    }
     let database = Database::connect(url).await.map_err(|error| {
-        let variable =
-            env_text(&["DATABASE_URL", "POSTGRES_URL"]).map_or("DATABASE_URL", |it| it.0);
+        let variable = sql.map_or("DATABASE_URL", |(name, _)| name);
         Error::with_source(error.kind(), format!("{variable} can't be used: {error}"), error)
     })?;
     Ok(Arc::new(SqlStore::open(database).await?))
+}
+
+#[cfg(feature = "mongodb")]
+async fn open_mongo(name: &str, url: &str) -> Result<Arc<dyn Store>, StartError> {
+    let store = crate::store::mongodb::MongoStore::open(url).await.map_err(|error| {
+        Error::with_source(error.kind(), format!("{name} can't be used: {error}"), error)
+    })?;
+    tracing::info!("everything is kept in MongoDB");
+    Ok(Arc::new(store))
+}
+
+#[cfg(not(feature = "mongodb"))]
+async fn open_mongo(name: &str, _url: &str) -> Result<Arc<dyn Store>, StartError> {
+    std::future::ready(()).await;
+    let how = "cargo run -p example-sync-service --features mongodb --example sync-service";
+    Err(format!("{name} is set, and this build has no MongoDB: {how}").into())
 }
 
 /// The token that came with a request, if one did.

@@ -250,14 +250,23 @@ fn apply_one<'a>(
         );
         return Ok(Err(Refused::new("type_mismatch", detail)));
     }
-    if working.bytes + prepared.bytes > ENTITY_BYTES_MAX {
-        let detail = format!("an entity has at most {ENTITY_BYTES_MAX} bytes.");
-        return Ok(Err(Refused::new("entity_too_large", detail)));
-    }
+    // What an operation replaces is not known before: near the limit the result is measured.
+    let near = working.bytes + prepared.bytes > ENTITY_BYTES_MAX;
+    let backup = near.then(|| working.doc.clone());
     let done = working.doc.apply(op, author);
     if let Ok(applied) = &done {
+        if let Some(backup) = backup {
+            working.bytes = working.doc.to_bytes().len();
+            if working.bytes > ENTITY_BYTES_MAX {
+                working.doc = backup;
+                working.bytes = working.doc.to_bytes().len();
+                let detail = format!("an entity has at most {ENTITY_BYTES_MAX} bytes.");
+                return Ok(Err(Refused::new("entity_too_large", detail)));
+            }
+        } else {
+            working.bytes += prepared.bytes;
+        }
         working.changed |= applied.changed;
-        working.bytes += prepared.bytes;
     }
     Ok(done)
 }

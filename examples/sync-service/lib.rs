@@ -2,6 +2,7 @@
 //! it promises.
 
 mod api;
+mod bench;
 pub mod client;
 pub mod conflicts;
 mod demo;
@@ -14,4 +15,5 @@ pub mod store;
 pub mod upkeep;
 
 pub use api::app;
+pub use bench::bench;
 pub use demo::demo;

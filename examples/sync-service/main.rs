@@ -3,20 +3,22 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use example_sync_service::{app, demo};
-use examples_common::{Program, run};
+use example_sync_service::{app, bench, demo};
+use examples_common::{Program, StartError, run};
 
 const USAGE: &str = "\
 Devices that go offline: their operations are merged by CRDTs, each once, in one order for all.
 
 usage: sync-service          serve HTTP (http://127.0.0.1:8091/docs shows the requests)
        sync-service demo     two devices, a conflict, a lost answer, a copied phone: told as a story
+       sync-service bench    how many operations a second are accepted durably (build it with --release)
        sync-service --help   print this
 
 PORT (or SERVER_PORT)  the port to listen on (8091; 0 is any free one)
 HOST                   the address to listen on (127.0.0.1)
 DATABASE_URL           postgres://user:password@host:port/name or sqlite://path/to/file.db
                        (./data/sync-service.db; demo: a temporary file)
+MONGO_URL              mongodb://host:port/name instead, in a build with the feature mongodb
 SYNC_TOKENS            required: a request must show its device's token; optional: only a wrong one
                        is refused (optional on a loopback address, else required)
 SYNC_RETIRE_DAYS       after how many silent days a device is retired (90)
@@ -32,13 +34,8 @@ fn main() -> ExitCode {
             let version = env!("CARGO_PKG_VERSION");
             run(Program { service: "sync-service", version, port: 8091 }, app)
         }
-        ["demo"] => match demo(&mut std::io::stdout()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                let _ = writeln!(std::io::stderr(), "sync-service: {error}");
-                ExitCode::FAILURE
-            }
-        },
+        ["demo"] => ended(demo(&mut std::io::stdout())),
+        ["bench"] => ended(bench(&mut std::io::stdout())),
         ["--help" | "-h" | "help"] => {
             let _ = write!(std::io::stdout(), "{USAGE}");
             ExitCode::SUCCESS
@@ -47,6 +44,16 @@ fn main() -> ExitCode {
             let message = format!("there is no argument \"{first}\"; --help lists what there is");
             let _ = writeln!(std::io::stderr(), "sync-service: {message}");
             ExitCode::from(2)
+        }
+    }
+}
+
+fn ended(done: Result<(), StartError>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "sync-service: {error}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -6,6 +6,8 @@
 //! device first (it carries the version) and everything else after: what changes in between makes
 //! the commit answer `false`. Readers of the log see numbers in order, without gaps.
 
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 pub mod sql;
 
 use std::collections::HashMap;

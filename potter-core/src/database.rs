@@ -26,7 +26,7 @@ pub use memory::{MemoryDatabase, MemoryTable, MemoryTx};
 pub use migrate::{Migration, MigrationState, MigrationStatus, Migrations};
 pub use names::Identifier;
 pub(crate) use names::TablePrefix;
-pub use sql::{Row, Sql, SqlValue};
+pub use sql::{Column, Row, Sql, SqlValue};
 pub use tx::Tx;
 
 use crate::clock::{SharedClock, SystemClock};

@@ -22,7 +22,7 @@ mod trace_context;
 pub use backoff::{Backoff, jitter};
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use database::{
-    Database, DatabaseOptions, Engine, Identifier, MemoryDatabase, MemoryTable, MemoryTx,
+    Column, Database, DatabaseOptions, Engine, Identifier, MemoryDatabase, MemoryTable, MemoryTx,
     Migration, MigrationState, MigrationStatus, Migrations, Row, Sql, SqlValue, Tx,
 };
 pub use error::{Error, ErrorKind, Result};

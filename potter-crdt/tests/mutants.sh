@@ -29,7 +29,7 @@ mutant() {
 }
 
 cp "$root/Cargo.lock" "$copy/"
-sed -e 's/^members = .*/members = ["potter-crdt"]/' -e '/^default-members/d' -e '/^exclude/d' \
+sed -e 's/^members = .*/members = ["potter-crdt"]/' -e '/^default-members/,/^]/d' -e '/^exclude/d' \
     "$root/Cargo.toml" >"$copy/Cargo.toml"
 
 mutant "LWW: ties keep what is held" src/lww_register.rs \

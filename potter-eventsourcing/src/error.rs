@@ -9,6 +9,8 @@ pub enum ErrorKind {
     Conflict,
     /// An event id was used before, for another event.
     DuplicateEventId,
+    /// The subject of personal data was forgotten: nothing about it can be kept any more.
+    Erased,
     /// The named thing does not exist.
     NotFound,
     /// An event has a type or schema version that the code does not know.

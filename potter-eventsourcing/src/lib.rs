@@ -83,7 +83,8 @@
 //! # }
 //! ```
 //!
-//! Features: `sqlite` (default), `postgres`, `clickhouse` for a mirror for analytics, and `testing` for the conformance suite.
+//! Features: `sqlite` (default), `postgres`, `clickhouse` for a mirror for analytics, `erasure` for
+//! personal data that can be erased by its key, and `testing` for the conformance suite.
 
 mod aggregate;
 mod analytics;
@@ -91,8 +92,11 @@ mod analytics;
 pub mod clickhouse;
 mod diff;
 mod domain_event;
+#[cfg(feature = "erasure")]
+mod erasure;
 mod error;
 mod event;
+mod personal;
 mod projection;
 mod query;
 mod replay;
@@ -114,8 +118,13 @@ pub use analytics::{
 pub use clickhouse::{ClickHouse, ClickHouseMirror, MirrorHandle, MirrorStatus};
 pub use diff::{Change, Difference, differences};
 pub use domain_event::DomainEvent;
+#[cfg(feature = "erasure")]
+pub use erasure::{
+    DataKey, ErasableEventStore, KEY_MIGRATIONS, KeyStore, KeyTable, MemoryKeys, SubjectKey, Vault,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Appended, NewEvent, RecordedEvent};
+pub use personal::Personal;
 pub use projection::{
     CaughtUp, HandlerError, InlineEventStore, OnFailure, ParkedEvent, Projection, ProjectionAdmin,
     ProjectionState, ProjectionStatus, Rebuild, Rebuildable, Rebuilt, Running, SegmentStatus,
@@ -130,9 +139,10 @@ pub use snapshot::{
     Snapshots, Snapshottable, TimeBased, snapshot_store,
 };
 pub use store::{
-    AppendCondition, Direction, EventFilter, EventStore, ExpectedVersion, Matching,
-    MemoryEventStore, Page, PostgresEventStore, ReadAllOptions, ReadOptions, SegmentSet,
-    SqliteEventStore, StoreOptions, StreamAppend, event_store, event_store_with,
+    AppendCondition, Direction, EventFilter, EventStore, ExpectedVersion, LogPart, Matching,
+    MemoryEventStore, Page, PartitionedLog, PostgresEventStore, ReadAllOptions, ReadOptions,
+    SegmentSet, SqliteEventStore, StoreOptions, StreamAppend, TenantEventStore, event_store,
+    event_store_with,
 };
 pub use stream_id::{SEGMENTS, StreamId};
 pub use upcast::{UnknownEvents, Upcast, Upcasters};

@@ -30,5 +30,11 @@ pub const MIGRATIONS: Migrations = Migrations {
             sqlite: include_str!("../migrations/sqlite/0004_tags.sql"),
             postgres: include_str!("../migrations/postgres/0004_tags.sql"),
         },
+        Migration {
+            version: 5,
+            name: "log_parts",
+            sqlite: include_str!("../migrations/sqlite/0005_log_parts.sql"),
+            postgres: include_str!("../migrations/postgres/0005_log_parts.sql"),
+        },
     ],
 };

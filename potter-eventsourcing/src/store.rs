@@ -12,6 +12,7 @@ mod postgres;
 mod read;
 pub(crate) mod rows;
 mod sqlite;
+mod tenant;
 mod wanted;
 
 use std::sync::Arc;
@@ -28,9 +29,10 @@ pub use condition::{AppendCondition, Matching, StreamAppend};
 pub use filter::{EventFilter, SegmentSet};
 pub use memory::MemoryEventStore;
 pub use options::StoreOptions;
-pub use postgres::PostgresEventStore;
+pub use postgres::{LogPart, PartitionedLog, PostgresEventStore};
 pub use read::{Direction, Page, ReadAllOptions, ReadOptions};
 pub use sqlite::SqliteEventStore;
+pub use tenant::TenantEventStore;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Appended, NewEvent, RecordedEvent};

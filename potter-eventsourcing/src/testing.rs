@@ -9,15 +9,24 @@
 //! testing::conformance(async || event_store(&Database::memory()).unwrap()).await;
 //! # }
 //! ```
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod appending;
 mod boundary;
+mod faults;
+mod projection_spec;
 mod reading;
 mod repeating;
 mod spec;
 mod transactions;
 
+pub use faults::{FaultyEventStore, Ids};
+pub use projection_spec::ProjectionSpec;
 pub use spec::{Decided, Given, given};
 
 use std::sync::Arc;

@@ -11,15 +11,18 @@
 //! epoch, so no device can name two events alike. A device that keeps CRDTs of its own sends
 //! `merge` with a delta; its events carry the actor `device#incarnation` and no other new one.
 
+mod plain;
+mod stamped;
+
 use std::time::Duration;
 
 use potter_crdt::{
-    ActorId, Authored, Causal, Context, DotStore, ErrorKind, Hlc, JsonValue, LwwMap, SkewGuard,
-    Stamp, Stamped, Timestamp, Writer,
+    ActorId, Authored, Causal, Context, DotStore, ErrorKind, JsonValue, SkewGuard, Stamp,
+    Timestamp, Writer,
 };
 use serde_json::Value;
 
-use super::{Document, Kind, Operation, Register};
+use super::{Document, Kind, Operation};
 
 /// Who writes, and when.
 #[derive(Debug)]
@@ -107,113 +110,23 @@ impl Document {
         let kind = self.kind();
         let seen = op.seen()?;
         let mut by = Writer::open(author.actor()?, self);
-        match (self, op.kind.as_str()) {
-            (Self::LwwRegister(register), "set") => {
-                let value = Some(json_of(op));
-                write_register(register, value, op, seen, author, &mut by, true)
-            }
-            (Self::LwwRegister(register), "delete" | "clear") => {
-                write_register(register, None, op, seen, author, &mut by, true)
-            }
-            (Self::MvRegister(register), "set" | "write") => {
-                let value = Some(json_of(op));
-                write_register(register, value, op, seen, author, &mut by, false)
-            }
-            (Self::GCounter(counter), "increment" | "inc") => {
-                counter.increment(&mut by, amount(op)?)?;
-                Ok(changed(true))
-            }
-            (Self::PnCounter(counter), name @ ("increment" | "inc" | "decrement" | "dec")) => {
-                counter.add(&mut by, signed(op, name.starts_with("dec"))?)?;
-                Ok(changed(true))
-            }
-            (
-                Self::ResettableCounter(counter),
-                name @ ("increment" | "inc" | "decrement" | "dec"),
-            ) => {
-                counter.add(&mut by, signed(op, name.starts_with("dec"))?)?;
-                Ok(changed(true))
-            }
-            (Self::ResettableCounter(counter), "reset") => Ok(changed(counter.reset())),
-            (Self::GSet(set), "add") => Ok(changed(set.insert(element(op)?))),
-            (Self::TwoPhaseSet(set), "add") => Ok(changed(set.insert(element(op)?))),
-            (Self::TwoPhaseSet(set), "remove") => Ok(changed(set.remove(&element(op)?))),
-            (Self::OrSet(set), "add") => {
-                set.add(&mut by, element(op)?)?;
-                Ok(changed(true))
-            }
-            (Self::OrSet(set), "remove") => {
-                let element = element(op)?;
-                let mut dots = set.dots(&element);
-                if let Some(seen) = &seen {
-                    dots.retain(|dot| seen.contains(dot) || dot.actor == *by.actor());
-                }
-                let gone = !dots.is_empty();
-                set.remove_dots(&dots)?;
-                Ok(changed(gone))
-            }
-            (Self::LwwMap(map), "set" | "put") => {
-                write_entry(map, Some(json_of(op)), op, seen, author, &mut by)
-            }
-            (Self::LwwMap(map), "delete" | "remove") => {
-                write_entry(map, None, op, seen, author, &mut by)
-            }
-            (Self::OrMap(map), "set" | "put") => {
-                let (stamp, clamped_by) = admit(op, author)?;
-                let key = key(op)?;
-                let value = Stamped { stamp: stamp.clone(), value: Some(json_of(op)) };
-                let mut view = map.seen_by(&with_own(seen.unwrap_or_default(), &by)?);
-                view.update(&mut by, key, |entry, txn| entry.write(txn, value))?;
-                let changed = map.join_in(&view)?;
-                Ok(Applied { changed, stamp: Some(stamp), clamped_by, ..Applied::default() })
-            }
-            (Self::OrMap(map), "remove" | "delete") => {
-                let key = key(op)?;
-                let Some(seen) = seen else { return Ok(changed(map.remove(&mut by, &key)?)) };
-                let mut view = map.seen_by(&with_own(seen, &by)?);
-                view.remove(&mut by, &key)?;
-                Ok(changed(map.join_in(&view)?))
-            }
-            (Self::EwFlag(flag), "enable") => {
-                flag.enable(&mut by)?;
-                Ok(changed(true))
-            }
-            (Self::EwFlag(flag), "disable") => {
-                let Some(seen) = seen else { return Ok(changed(!flag.disable().is_empty_delta())) };
-                let delta = flag.seen_by(&with_own(seen, &by)?).disable();
-                Ok(changed(flag.join_in(&delta)?))
-            }
-            (Self::Rga(text), "insert") => {
-                let piece = text_of(op)?;
-                let index = op.index.map_or(Ok(text.len()), usize::try_from);
-                let index =
-                    index.map_err(|_| Refused::new("invalid_index", "index is too large."))?;
-                text.insert(&mut by, index, piece)?;
-                Ok(changed(!piece.is_empty()))
-            }
-            (Self::Rga(text), "delete") => {
-                let index = usize::try_from(need(op.index, "index")?).unwrap_or(usize::MAX);
-                let count = usize::try_from(op.count.unwrap_or(1)).unwrap_or(usize::MAX);
-                text.delete(&mut by, index, count)?;
-                Ok(changed(count > 0))
-            }
-            (Self::BoundedCounter(counter), name) => {
-                // Rights belong to the device in all its lives.
-                let actor = ActorId::new(author.device)?;
-                let mut by = Writer::open(actor, counter);
-                match name {
-                    "increment" | "inc" => counter.increment(&mut by, amount(op)?)?,
-                    "decrement" | "dec" => counter.decrement(&mut by, amount(op)?)?,
-                    "transfer" => {
-                        let to = ActorId::new(need(op.to.as_deref(), "to")?)?;
-                        counter.transfer(&mut by, &to, amount(op)?)?;
-                    }
-                    _ => return Err(unknown(kind, name)),
-                }
-                Ok(changed(true))
-            }
-            (_, name) => Err(unknown(kind, name)),
-        }
+        let by = &mut by;
+        let done = match self {
+            Self::LwwRegister(state) => stamped::lww_register(state, op, seen, author, by)?,
+            Self::MvRegister(state) => stamped::mv_register(state, op, seen, author, by)?,
+            Self::LwwMap(state) => stamped::lww_map(state, op, seen, author, by)?,
+            Self::OrMap(state) => stamped::or_map(state, op, seen, author, by)?,
+            Self::GCounter(state) => plain::g_counter(state, op, by)?,
+            Self::PnCounter(state) => plain::pn_counter(state, op, by)?,
+            Self::ResettableCounter(state) => plain::resettable_counter(state, op, by)?,
+            Self::BoundedCounter(state) => plain::bounded_counter(state, op, author.device)?,
+            Self::GSet(state) => plain::g_set(state, op)?,
+            Self::TwoPhaseSet(state) => plain::two_phase_set(state, op)?,
+            Self::OrSet(state) => plain::or_set(state, op, seen.as_ref(), by)?,
+            Self::EwFlag(state) => plain::flag(state, op, seen, by)?,
+            Self::Rga(state) => plain::text(state, op, by)?,
+        };
+        done.ok_or_else(|| unknown(kind, &op.kind))
     }
 
     /// Takes in a delta that the device made itself.
@@ -344,145 +257,16 @@ fn with_own(mut seen: Context, by: &Writer) -> Result<Context, Refused> {
     Ok(seen)
 }
 
-/// The stamp under which a write counts.
-fn admit(op: &Operation, author: &mut Author<'_>) -> Result<(Stamp, Option<Duration>), Refused> {
-    let node = ActorId::new(author.device)?;
-    let Some(text) = &op.timestamp else { return Ok((Stamp::new(author.now, node), None)) };
-    let at = Timestamp::parse(text)
-        .map_err(|error| Refused::new("invalid_timestamp", error.to_string()))?;
-    let claimed = Stamp { at, counter: op.counter.unwrap_or(0), node };
-    let admitted = author.guard.admit(author.now, &claimed)?;
-    Ok((admitted.effective, admitted.clamped_by))
-}
-
-/// The smallest stamp at or above `stamp` that is above `read`.
-fn above(stamp: Stamp, read: Option<&Stamp>) -> Result<Stamp, Refused> {
-    match read {
-        Some(read) if *read >= stamp => Ok(Hlc::resume(stamp.node, read).now(stamp.at)?),
-        _ => Ok(stamp),
-    }
-}
-
-/// Who reads and then writes wins over what it read. What only the same device wrote counts as
-/// read when the instants are equal: its clock is coarse, its order is not.
-fn lww_stamp(
-    op: &Operation,
-    author: &mut Author<'_>,
-    top: Option<&Stamped<JsonValue>>,
-) -> Result<(Stamp, Option<Duration>), Refused> {
-    let (stamp, clamped_by) = admit(op, author)?;
-    let read = top.map(|write| &write.stamp).filter(|top| {
-        let again = top.node == stamp.node && top.at == stamp.at && op.counter.is_none();
-        op.context.is_some() || again || op.timestamp.is_none()
-    });
-    Ok((above(stamp, read)?, clamped_by))
-}
-
-fn write_register(
-    register: &mut Register,
-    value: Option<JsonValue>,
-    op: &Operation,
-    seen: Option<Context>,
-    author: &mut Author<'_>,
-    by: &mut Writer,
-    last_wins: bool,
-) -> Result<Applied, Refused> {
-    let mut view = register.seen_by(&with_own(seen.unwrap_or_default(), by)?);
-    if view.store().values().any(|write| is_same(op, write, &value, author)) {
-        return Ok(Applied { repeated: true, ..Applied::default() });
-    }
-    let (stamp, clamped_by) =
-        if last_wins { lww_stamp(op, author, view.store().top())? } else { admit(op, author)? };
-    let wrote = view.edit(by, |store, txn| {
-        if last_wins {
-            return store.set_stamped(txn, stamp.clone(), value);
-        }
-        store.write(txn, Stamped { stamp: stamp.clone(), value })?;
-        Ok(true)
-    })?;
-    let changed = wrote && register.join_in(&view)?;
-    Ok(Applied { changed, stamp: Some(stamp), clamped_by, superseded: !wrote, repeated: false })
-}
-
-fn write_entry(
-    map: &mut LwwMap<String, JsonValue>,
-    value: Option<JsonValue>,
-    op: &Operation,
-    seen: Option<Context>,
-    author: &mut Author<'_>,
-    by: &mut Writer,
-) -> Result<Applied, Refused> {
-    let key = key(op)?;
-    let mut view = map.seen_by(&with_own(seen.unwrap_or_default(), by)?);
-    if view.top(&key).is_some_and(|write| is_same(op, write, &value, author)) {
-        return Ok(Applied { repeated: true, ..Applied::default() });
-    }
-    let (stamp, clamped_by) = lww_stamp(op, author, view.top(&key))?;
-    let wrote = view.put_stamped(by, stamp.clone(), key, value)?;
-    let changed = wrote && map.join_in(&view)?;
-    Ok(Applied { changed, stamp: Some(stamp), clamped_by, superseded: !wrote, repeated: false })
-}
-
-/// Without an id, a write that comes again is known by its instant and value.
-fn is_same(
-    op: &Operation,
-    write: &Stamped<JsonValue>,
-    value: &Option<JsonValue>,
-    author: &Author<'_>,
-) -> bool {
-    let at = op.timestamp.as_deref().and_then(|text| Timestamp::parse(text).ok());
-    op.op_id.is_none()
-        && write.stamp.node.as_str() == author.device
-        && Some(write.stamp.at) == at
-        && write.stamp.counter == op.counter.unwrap_or(0)
-        && write.value == *value
-}
-
 fn json_of(op: &Operation) -> JsonValue {
     JsonValue::from(op.value.as_ref().unwrap_or(&Value::Null))
-}
-
-fn element(op: &Operation) -> Result<JsonValue, Refused> {
-    Ok(JsonValue::from(&need(op.value.clone(), "value")?))
 }
 
 fn key(op: &Operation) -> Result<String, Refused> {
     need(op.key.clone(), "key")
 }
 
-fn text_of(op: &Operation) -> Result<&str, Refused> {
-    op.value.as_ref().and_then(Value::as_str).ok_or_else(|| {
-        Refused::new("invalid_value", "value must be the text to insert, a JSON string.")
-    })
-}
-
 fn need<T>(field: Option<T>, name: &str) -> Result<T, Refused> {
     field.ok_or_else(|| {
         Refused::new("missing_field", format!("this operation needs the field {name:?}."))
     })
-}
-
-/// A whole number of at least 0; 1 if it is left out. Large ones may be strings.
-fn amount(op: &Operation) -> Result<u64, Refused> {
-    let number = match &op.value {
-        None => Some(1),
-        Some(Value::Number(number)) => number.as_u64(),
-        Some(Value::String(text)) => text.parse().ok(),
-        Some(_) => None,
-    };
-    number.ok_or_else(|| {
-        Refused::new("invalid_value", "value must be a whole number from 0 to 2^64 - 1.")
-    })
-}
-
-fn signed(op: &Operation, negative: bool) -> Result<i64, Refused> {
-    let bad = || Refused::new("invalid_value", "value must be a whole number within 64 bits.");
-    let number = match &op.value {
-        None => Some(1),
-        Some(Value::Number(number)) => number.as_i64(),
-        Some(Value::String(text)) => text.parse().ok(),
-        Some(_) => None,
-    };
-    let number: i64 = number.ok_or_else(bad)?;
-    if negative { number.checked_neg().ok_or_else(bad) } else { Ok(number) }
 }

@@ -135,6 +135,9 @@ impl SyncService {
             let wanted = batch.id.as_deref().map(|id| (user_id.as_str(), id));
             let loaded = store.load(&user_id, wanted, &names, &keys).await?;
             if let Some(stored) = &loaded.identity {
+                if let Some(sequence) = request.sequence.filter(|_| stored.hash != batch.hash) {
+                    return Err(stale(&request.device_id, sequence));
+                }
                 return Self::given_before(stored, &batch.hash, batch.reused);
             }
             let replica = replica_of(&device, incarnation)?;
@@ -248,7 +251,7 @@ fn prepare(
         let each = one.operations.iter();
         operations.extend(each.map(|raw| Prepared::new(user_id, key.clone(), kind, raw)));
     }
-    // The name says what a reuse means: a number that came twice is a copied or restored device.
+    // The name says what a reuse means.
     let (id, reused) = match (request.sequence, &request.batch_id, key) {
         (Some(sequence), ..) => {
             let Replica { device_id, incarnation, .. } = replica;

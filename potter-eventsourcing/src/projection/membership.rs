@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::checkpoints::{Checkpoints, Membership, WorkerId};
@@ -22,6 +22,7 @@ const FIRST_LOOK: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Heart {
     task: tokio::task::JoinHandle<()>,
+    stop: Option<oneshot::Sender<()>>,
     seen: watch::Receiver<Membership>,
 }
 
@@ -56,12 +57,16 @@ impl Heart {
     /// The first beat, and a task for the others.
     pub(super) async fn start(member: Member) -> Result<Self> {
         let (tell, seen) = watch::channel(member.beat().await?);
+        let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let interval = (member.lease / 5).min(Duration::from_secs(2));
             // Who comes together finds together soon; then there is less to see.
             let mut wait = FIRST_LOOK.min(interval);
             loop {
-                tokio::time::sleep(wait).await;
+                tokio::select! {
+                    _ = &mut stopped => return,
+                    () = tokio::time::sleep(wait) => {}
+                }
                 match member.beat().await {
                     Ok(now) => {
                         let changed = tell.send_if_modified(|before| {
@@ -77,7 +82,14 @@ impl Heart {
                 }
             }
         });
-        Ok(Self { task, seen })
+        Ok(Self { task, stop: Some(stop), seen })
+    }
+
+    /// Ends with the beat under way: one that came after the worker has left would bring it back,
+    /// until that lease ends.
+    pub(super) async fn stop(&mut self) {
+        self.stop = None;
+        let _ = (&mut self.task).await;
     }
 
     pub(super) fn seen(&self) -> Membership {

@@ -460,6 +460,7 @@ impl Session {
 
     async fn end(mut self) {
         let late = self.write_late().await.map(|_| ());
+        self.heart.stop().await;
         let left = self.checkpoints.leave(self.member.worker()).await;
         let (projection, worker) = (&self.member.projection, self.member.id);
         if let Err(error) = late.and(left) {

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{NewSnapshot, Snapshot, SnapshotStore};
 use crate::error::{Error, ErrorKind, Result};
+use crate::personal::refuse_clear;
 use crate::stream_id::StreamId;
 
 #[derive(Debug)]
@@ -35,6 +36,7 @@ impl MemorySnapshots {
 #[async_trait]
 impl SnapshotStore for MemorySnapshots {
     async fn save(&self, snapshot: NewSnapshot, keep: u32) -> Result<()> {
+        refuse_clear(&snapshot.state)?;
         let NewSnapshot { stream_id, version, schema_version, event_id, state } = snapshot;
         let mut tx = self.database.begin().await?;
         let memory = memory(&mut tx)?;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{NewSnapshot, Snapshot, SnapshotStore};
 use crate::error::Result;
+use crate::personal::refuse_clear;
 use crate::store::rows::{signed, unsigned};
 use crate::stream_id::StreamId;
 
@@ -61,6 +62,7 @@ fn latest_values(stream: &StreamId, schema_version: u32, at_most: u64) -> Vec<Sq
 #[async_trait]
 impl SnapshotStore for SqlSnapshots {
     async fn save(&self, snapshot: NewSnapshot, keep: u32) -> Result<()> {
+        refuse_clear(&snapshot.state)?;
         let NewSnapshot { stream_id, version, schema_version, event_id, state } = snapshot;
         let stream = stream_id.as_str();
         let mut tx = self.database.begin().await?;

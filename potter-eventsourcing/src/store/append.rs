@@ -8,6 +8,7 @@ use potter_core::Json;
 use super::options::StoreOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::NewEvent;
+use crate::personal::refuse_clear;
 use crate::query::{TAGS_MAX, is_name};
 use crate::stream_id::StreamId;
 
@@ -149,6 +150,7 @@ fn check(stream: &StreamId, event: &NewEvent, options: &StoreOptions) -> Result<
     if !event.tags.iter().all(|tag| is_name(tag)) {
         return Err(invalid(stream, "a tag has 1 to 255 bytes and no NUL character"));
     }
+    refuse_clear(&event.payload)?;
     let metadata = Json::of(&event.metadata)?;
     for (what, json) in [("payload", &event.payload), ("metadata", &metadata)] {
         let (bytes, max) = (json.as_str().len(), options.payload_bytes_max);

@@ -5,6 +5,7 @@
 
 mod call;
 mod locks;
+mod partitions;
 mod safe_position;
 mod single;
 
@@ -21,7 +22,7 @@ use super::commit_queue::{Commit, CommitQueue, settled};
 use super::condition::{AppendCondition, Batch, MATCHING_MAX, Matching, StreamAppend};
 use super::filter::EventFilter;
 use super::options::StoreOptions;
-use super::pages::{AllCursor, next_in_stream, pages, within_limit};
+use super::pages::{AllCursor, pages, within_limit};
 use super::read::{Page, ReadAllOptions, ReadOptions};
 use super::rows::{self, Source};
 use super::{EventStore, engine_is, wanted};
@@ -31,6 +32,7 @@ use crate::query::EventQuery;
 use crate::schema::MIGRATIONS;
 use crate::stream_id::StreamId;
 use locks::{Choice, Locks};
+pub use partitions::{LogPart, PartitionedLog};
 use safe_position::SafePosition;
 
 /// The channel that tells of new events.
@@ -90,6 +92,7 @@ impl PostgresEventStore {
         }
         // A statement of its own: its snapshot is younger than the safe position.
         let mut page = rows::all_page(&self.database, cursor).await?;
+        self.safe.check_archived(cursor.after).await?;
         let next = cursor.next(&page);
         let (asked, got) = (cursor.page(), page.len() as u64);
         if next.is_none() && got < asked {
@@ -145,8 +148,15 @@ impl Writer {
                 Err(error) => return Err(error.into()),
             }
         }
-        let (statement, values) = call::group(appends, locks)?;
-        let rows = self.database.write(statement, &values).await?;
+        let (statement, values) = call::group(appends, locks, false)?;
+        let rows = match self.database.write(statement, &values).await {
+            // An id is there, or a deadlock was ended at its cost.
+            Err(error) if error.is_conflict() => {
+                let (statement, values) = call::group(appends, locks, true)?;
+                self.database.write(statement, &values).await?
+            }
+            rows => rows?,
+        };
         call::answers(appends, &rows)
     }
 }
@@ -198,7 +208,7 @@ impl EventStore for PostgresEventStore {
         engine_is(Engine::Postgres, tx.engine())?;
         let append = Append::new(stream, expected, events, &self.options)?;
         let appends = std::slice::from_ref(&append);
-        let (statement, values) = call::group(appends, self.locks.locks().await?)?;
+        let (statement, values) = call::group(appends, self.locks.locks().await?, true)?;
         let rows = tx.fetch_all(statement, &values).await?;
         let changed = self.changed.clone();
         tx.on_commit(move || changed.send());
@@ -251,6 +261,7 @@ impl EventStore for PostgresEventStore {
         beyond.retain(|event| query.matches(event));
         events.extend(beyond);
         within_limit(&events)?;
+        self.safe.check_archived(after).await?;
         Ok(Matching::new(query.clone(), events, safe))
     }
 
@@ -264,9 +275,7 @@ impl EventStore for PostgresEventStore {
             let stream = stream.clone();
             async move {
                 let source = Source::Database(&self.database);
-                let page = rows::stream_page(source, &stream, options).await?;
-                let next = next_in_stream(options, &page);
-                Ok((page, next))
+                rows::stream_page_and_next(source, &stream, options).await
             }
         })
     }
@@ -296,6 +305,7 @@ impl EventStore for PostgresEventStore {
         if !filter.is_all() {
             let (events, through) =
                 wanted::filtered(&self.database, after, safe, filter, limit).await?;
+            self.safe.check_archived(after).await?;
             return Ok(Page { events, through, head: known.fence.max(through) });
         }
         let mut events = rows::all_between(&self.database, after, safe, limit).await?;
@@ -303,6 +313,7 @@ impl EventStore for PostgresEventStore {
         if got < limit && known.fence > safe {
             events.extend(self.run_beyond(safe, limit - got).await?);
         }
+        self.safe.check_archived(after).await?;
         let last = events.last().map_or(after, |event| event.global_position);
         let through = if got < limit { last.max(safe) } else { last };
         Ok(Page { events, through, head: known.fence.max(through) })

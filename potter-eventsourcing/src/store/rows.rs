@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use potter_core::{Database, Row, SqlValue, Tx, values};
+use potter_core::{Column, Database, Metadata, Row, SqlValue, Tx, values};
 
-use super::pages::AllCursor;
+use super::pages::{AllCursor, next_in_stream};
 use super::read::{Direction, ReadOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::RecordedEvent;
@@ -47,16 +47,60 @@ const BACKWARDS: &str =
 const ALL: &str = select!("WHERE global_position > $1 ORDER BY global_position LIMIT $2");
 
 pub(crate) async fn stream_page(
+    source: Source<'_>,
+    stream: &StreamId,
+    options: ReadOptions,
+) -> Result<Vec<RecordedEvent>> {
+    stream_rows(source, stream, options, options.page()).await
+}
+
+/// A page, and where to go on. It asks for one event more than the page has: so the last page is
+/// known for what it is.
+pub(crate) async fn stream_page_and_next(
+    source: Source<'_>,
+    stream: &StreamId,
+    options: ReadOptions,
+) -> Result<(Vec<RecordedEvent>, Option<ReadOptions>)> {
+    let asked = options.page();
+    let looks_on = options.limit.is_none_or(|limit| limit > asked);
+    let mut page = stream_rows(source, stream, options, asked + u64::from(looks_on)).await?;
+    let more = page.len() as u64 > asked;
+    page.truncate(usize::try_from(asked).unwrap_or(usize::MAX));
+    let next = next_in_stream(options, &page).filter(|_| more);
+    Ok((page, next))
+}
+
+async fn stream_rows(
     mut source: Source<'_>,
     stream: &StreamId,
     options: ReadOptions,
+    limit: u64,
 ) -> Result<Vec<RecordedEvent>> {
     let statement = match options.direction {
         Direction::Forwards => FORWARDS,
         Direction::Backwards => BACKWARDS,
     };
-    let values = values![stream.as_str(), signed(options.start()), signed(options.page())];
-    source.fetch(statement, values).await?.iter().map(recorded).collect()
+    let values = values![stream.as_str(), signed(options.start()), signed(limit)];
+    let rows = source.fetch(statement, values).await?;
+    let of_stream = |row| recorded_in(row, stream.clone());
+    let events = rows.iter().map(of_stream).collect::<Result<Vec<_>>>()?;
+    if let Some(missing) = missing(&events, options, limit) {
+        let message = format!(
+            "the event at version {missing} of stream {stream} is not there any more: its part of \
+             the log is archived, or it was deleted"
+        );
+        return Err(Error::new(ErrorKind::NotFound, message));
+    }
+    Ok(events)
+}
+
+/// Versions have no gaps: what begins late, or ends early, lacks what was taken out.
+fn missing(events: &[RecordedEvent], options: ReadOptions, limit: u64) -> Option<u64> {
+    let (first, last) = (events.first()?.version, events.last()?.version);
+    match options.direction {
+        Direction::Forwards => (first > options.start().max(1)).then(|| options.start().max(1)),
+        Direction::Backwards => ((events.len() as u64) < limit && last > 1).then(|| last - 1),
+    }
 }
 
 pub(crate) async fn all_page(database: &Database, cursor: AllCursor) -> Result<Vec<RecordedEvent>> {
@@ -112,26 +156,44 @@ pub(crate) async fn head_position(database: &Database) -> Result<u64> {
     rows.first().map_or(Ok(0), |row| unsigned(row, "head"))
 }
 
+// The columns of columns!, by their places: names would be looked up for each event.
+const POSITION: usize = 0;
+const STREAM: usize = 1;
+const VERSION: usize = 2;
+const EVENT_ID: usize = 3;
+const TYPE: usize = 4;
+const SCHEMA: usize = 5;
+const PAYLOAD: usize = 6;
+const METADATA: usize = 7;
+const TAGS: usize = 8;
+const RECORDED_AT: usize = 9;
+
 pub(super) fn recorded(row: &Row) -> Result<RecordedEvent> {
-    let schema_version = row.i64("schema_version")?;
+    let stream = StreamId::parse(row.text(STREAM)?)
+        .map_err(|source| corrupt("a stored stream id is malformed", source))?;
+    recorded_in(row, stream)
+}
+
+/// The same where the stream is known.
+fn recorded_in(row: &Row, stream_id: StreamId) -> Result<RecordedEvent> {
+    let metadata = row.json(METADATA)?;
     Ok(RecordedEvent {
-        event_id: row.uuid("event_id")?,
-        stream_id: StreamId::parse(row.text("stream_id")?)
-            .map_err(|source| corrupt("a stored stream id is malformed", source))?,
-        version: unsigned(row, "version")?,
-        global_position: unsigned(row, "global_position")?,
-        event_type: row.text("event_type")?,
-        schema_version: u32::try_from(schema_version)
+        event_id: row.uuid(EVENT_ID)?,
+        stream_id,
+        version: unsigned(row, VERSION)?,
+        global_position: unsigned(row, POSITION)?,
+        event_type: row.text(TYPE)?,
+        schema_version: u32::try_from(row.i64(SCHEMA)?)
             .map_err(|source| corrupt("a stored schema version is out of range", source))?,
-        payload: row.json("payload")?,
-        metadata: row.json("metadata")?.get()?,
-        tags: row.opt_json("tags")?.map_or_else(|| Ok(BTreeSet::new()), |tags| tags.get())?,
-        recorded_at: row.time("recorded_at")?,
+        payload: row.json(PAYLOAD)?,
+        metadata: if metadata.as_str() == "{}" { Metadata::new() } else { metadata.get()? },
+        tags: row.opt_json(TAGS)?.map_or_else(|| Ok(BTreeSet::new()), |tags| tags.get())?,
+        recorded_at: row.time(RECORDED_AT)?,
     })
 }
 
 /// A column that is never negative.
-pub(crate) fn unsigned(row: &Row, column: &str) -> Result<u64> {
+pub(crate) fn unsigned<'a>(row: &Row, column: impl Into<Column<'a>>) -> Result<u64> {
     let value = row.i64(column)?;
     u64::try_from(value).map_err(|source| corrupt("a stored number is negative", source))
 }

@@ -17,7 +17,7 @@ use super::commit_queue::{Commit, CommitQueue};
 use super::condition::{AppendCondition, Batch, StreamAppend};
 use super::filter::EventFilter;
 use super::options::StoreOptions;
-use super::pages::{AllCursor, next_in_stream, pages};
+use super::pages::{AllCursor, pages};
 use super::read::{Page, ReadAllOptions, ReadOptions};
 use super::rows::{self, Source, unsigned};
 use super::{EventStore, engine_is, wanted};
@@ -177,9 +177,7 @@ impl EventStore for SqliteEventStore {
             let stream = stream.clone();
             async move {
                 let source = Source::Database(&self.database);
-                let page = rows::stream_page(source, &stream, options).await?;
-                let next = next_in_stream(options, &page);
-                Ok((page, next))
+                rows::stream_page_and_next(source, &stream, options).await
             }
         })
     }

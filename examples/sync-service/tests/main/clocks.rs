@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::devices::{Port, act_at, meet, shown, wall};
 use crate::place::{Place, get, register, upload, value};
 
-crate::on_both_engines! {
+crate::on_every_store! {
     the_past_is_accepted_and_the_far_future_set_back;
     who_reads_and_then_writes_wins;
 }

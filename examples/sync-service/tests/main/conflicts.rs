@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::devices::{Port, act_at, meet, shown, wall};
 use crate::place::{API, Place, get, post, register, upload, value};
 
-crate::on_both_engines! {
+crate::on_every_store! {
     a_conflict_is_listed_and_ended_by_hand;
     a_conflict_is_ended_by_a_policy;
     a_later_write_ends_a_conflict;

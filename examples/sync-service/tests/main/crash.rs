@@ -17,10 +17,10 @@ use crate::place::{API, Place, operations, register, value};
 const CLIENTS: usize = 8;
 const BATCHES: usize = 12;
 const OPS: usize = 25;
-const KILLS_MIN: usize = 8;
+const KILLS_MIN: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(300);
 
-crate::on_both_engines! {
+crate::on_every_store! {
     eight_clients_and_a_service_that_is_killed;
 }
 
@@ -59,9 +59,27 @@ struct Stage {
     program: Mutex<Option<Program>>,
     kills: AtomicUsize,
     done: AtomicBool,
+    failed: AtomicBool,
+}
+
+/// Tells the others when a thread panics: nobody waits for what does not come.
+struct Alarm<'a>(&'a Stage);
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.failed.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 impl Stage {
+    /// It is not over yet, and nobody failed.
+    fn check(&self, began: Instant) {
+        assert!(!self.failed.load(Ordering::SeqCst), "another thread failed");
+        assert!(began.elapsed() < PATIENCE, "not done in time");
+    }
+
     /// Where it listens; it may be killed at any moment after.
     fn address(&self) -> Option<String> {
         let held = self.program.lock().unwrap();
@@ -78,6 +96,7 @@ fn eight_clients_and_a_service_that_is_killed(place: &Place) {
         program: Mutex::new(Some(first)),
         kills: AtomicUsize::new(0),
         done: AtomicBool::new(false),
+        failed: AtomicBool::new(false),
     };
     let began = Instant::now();
     let left = AtomicUsize::new(CLIENTS);
@@ -119,9 +138,13 @@ fn report(kills: usize, began: Instant) {
 
 /// Kills and starts it until the clients are done and it was killed often enough.
 fn kill(place: &Place, stage: &Stage) {
+    let _alarm = Alarm(stage);
     let mut random = Random(0x5eed_0000_0000_0002);
-    loop {
-        thread::sleep(Duration::from_millis(30 + random.below(250)));
+    while !stage.failed.load(Ordering::SeqCst) {
+        // Once it was killed often enough its lives get longer, so that slow stores come to an end.
+        let kills = stage.kills.load(Ordering::SeqCst);
+        let longest = 250 * (kills.saturating_sub(KILLS_MIN) as u64 + 1);
+        thread::sleep(Duration::from_millis(30 + random.below(longest.min(10_000))));
         let done = stage.done.load(Ordering::SeqCst);
         if let Some(mut program) = stage.program.lock().unwrap().take() {
             program.kill();
@@ -138,6 +161,7 @@ fn kill(place: &Place, stage: &Stage) {
 /// One client: all shared batches, each until it is answered and then once more; between them
 /// operations of its own, by the client library.
 fn run(stage: &Stage, client: usize, began: Instant) -> Local {
+    let _alarm = Alarm(stage);
     let name = format!("c{client}");
     let mut device = Local::new(&name, "ada");
     for n in 0..BATCHES {
@@ -146,7 +170,7 @@ fn run(stage: &Stage, client: usize, began: Instant) -> Local {
         let body = batch(&name, n).to_string();
         let mut answers: Vec<String> = Vec::new();
         while answers.len() < 2 {
-            assert!(began.elapsed() < PATIENCE, "not done in time");
+            stage.check(began);
             let Some(address) = stage.address() else {
                 thread::sleep(Duration::from_millis(5));
                 continue;
@@ -169,7 +193,7 @@ fn run(stage: &Stage, client: usize, began: Instant) -> Local {
         }
         // Until the kills are as many as wanted, there is something to do.
         while n + 1 == BATCHES && stage.kills.load(Ordering::SeqCst) < KILLS_MIN {
-            assert!(began.elapsed() < PATIENCE, "not killed often enough in time");
+            stage.check(began);
             thread::sleep(Duration::from_millis(10));
         }
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::place::{Place, get, register, upload};
 
-crate::on_both_engines! {
+crate::on_every_store! {
     a_page_may_come_again_and_only_a_cursor_that_comes_back_moves;
     writers_during_paging_lose_nothing;
     a_snapshot_is_paged_while_entities_change;

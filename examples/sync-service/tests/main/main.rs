@@ -14,8 +14,8 @@ mod restored;
 mod upkeep;
 mod upload;
 
-/// Writes the same test for SQLite and PostgreSQL.
-macro_rules! on_both_engines {
+/// Writes the same test for each store.
+macro_rules! on_every_store {
     ($($test:ident;)*) => {
         mod sqlite {
             $(#[test] fn $test() { super::$test(&crate::place::Place::sqlite()); })*
@@ -23,6 +23,10 @@ macro_rules! on_both_engines {
         mod postgres {
             $(#[test] fn $test() { super::$test(&crate::place::Place::postgres()); })*
         }
+        #[cfg(feature = "mongodb")]
+        mod mongodb {
+            $(#[test] fn $test() { super::$test(&crate::place::Place::mongodb()); })*
+        }
     };
 }
-pub(crate) use on_both_engines;
+pub(crate) use on_every_store;

@@ -10,6 +10,7 @@ pub(crate) struct Place {
     pub(crate) folder: TempDir,
     pub(crate) url: String,
     pub(crate) runtime: Runtime,
+    variable: &'static str,
     database: Option<TestDatabase>,
 }
 
@@ -17,14 +18,43 @@ impl Place {
     pub(crate) fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("sync.db").display());
-        Self { folder, url, runtime: Runtime::new().unwrap(), database: None }
+        Self {
+            folder,
+            url,
+            runtime: Runtime::new().unwrap(),
+            variable: "DATABASE_URL",
+            database: None,
+        }
     }
 
     pub(crate) fn postgres() -> Self {
         let runtime = Runtime::new().unwrap();
         let database = runtime.block_on(TestDatabase::postgres());
         let url = database.url().to_owned();
-        Self { folder: tempfile::tempdir().unwrap(), url, runtime, database: Some(database) }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            url,
+            runtime,
+            variable: "DATABASE_URL",
+            database: Some(database),
+        }
+    }
+
+    /// A database of its own on the server that `POTTER_TEST_MONGO_URL` names; the server goes with
+    /// its test run, and so does the database.
+    #[cfg(feature = "mongodb")]
+    pub(crate) fn mongodb() -> Self {
+        let server = std::env::var("POTTER_TEST_MONGO_URL").unwrap_or_else(|_| {
+            panic!("POTTER_TEST_MONGO_URL is not set; run: eval \"$(scripts/services up)\"")
+        });
+        let (base, _) = server.rsplit_once('/').unwrap();
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            url: format!("{base}/sync_{}", potter_core::new_id().simple()),
+            runtime: Runtime::new().unwrap(),
+            variable: "MONGO_URL",
+            database: None,
+        }
     }
 
     pub(crate) fn start(&self) -> Program {
@@ -32,7 +62,7 @@ impl Place {
     }
 
     pub(crate) fn start_with(&self, variables: &[(&str, &str)]) -> Program {
-        let all = [&[("DATABASE_URL", self.url.as_str())], variables].concat();
+        let all = [&[(self.variable, self.url.as_str())], variables].concat();
         Program::start("sync-service", self.folder.path(), &all)
     }
 }

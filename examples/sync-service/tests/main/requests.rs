@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::place::{API, Place, get, operations, post, register, upload, value};
 
-crate::on_both_engines! {
+crate::on_every_store! {
     the_published_requests_work;
     a_device_is_registered_once;
     users_do_not_see_each_other;

@@ -34,11 +34,12 @@ const EACH: &str = answers!(
 const GROUP: &str = answers!(
     "potter_append_group($1::text[], $2::bigint[], $3::integer[], $4::smallint[], $5::integer[],
                          $6::integer[], $7::uuid[], $8::text[], $9::integer[], $10::text[],
-                         $11::text[], $12::text[], $13, $14, $15::json, $16, $17::bigint[])"
+                         $11::text[], $12::text[], $13, $14, $15::json, $16, $17::bigint[], $18)"
 );
 
-/// A group of appends, each with its own answer.
-pub(super) fn group(appends: &[Append], locks: Locks) -> Result<Call> {
+/// A group of appends, each with its own answer. Unless it is to `look` for ids that are there, a
+/// unique violation says that there is one: fit only for a transaction of its own.
+pub(super) fn group(appends: &[Append], locks: Locks, look: bool) -> Result<Call> {
     let (mut streams, mut ids) = (HashSet::new(), HashSet::new());
     let plain = appends.iter().all(|append| {
         streams.insert(&append.stream)
@@ -46,7 +47,7 @@ pub(super) fn group(appends: &[Append], locks: Locks) -> Result<Call> {
     });
     if plain {
         let order: Vec<_> = appends.iter().enumerate().collect();
-        return Ok((GROUP, group_values(appends, &order, locks, None)?));
+        return Ok((GROUP, group_values(appends, &order, locks, None, look)?));
     }
     let events = || appends.iter().flat_map(|append| &append.events);
     let values = values![
@@ -68,7 +69,7 @@ pub(super) fn group(appends: &[Append], locks: Locks) -> Result<Call> {
 /// An append to several streams, all or nothing.
 pub(super) fn batch(batch: &Batch, locks: Locks) -> Result<Call> {
     let order: Vec<_> = batch.in_order().collect();
-    Ok((GROUP, group_values(&batch.appends, &order, locks, Some(&batch.condition))?))
+    Ok((GROUP, group_values(&batch.appends, &order, locks, Some(&batch.condition), true)?))
 }
 
 /// `appends` are sorted by stream; `order` has them with their places, in the order in which their
@@ -78,6 +79,7 @@ fn group_values(
     order: &[(usize, &Append)],
     locks: Locks,
     condition: Option<&AppendCondition>,
+    look: bool,
 ) -> Result<Vec<SqlValue>> {
     let events = || order.iter().flat_map(|(_, append)| &append.events);
     let places = order
@@ -102,6 +104,7 @@ fn group_values(
         looked.map(|condition| Json::of(condition.query.items())).transpose()?,
         looked.map_or(0, |condition| signed(condition.after)),
         plain_array(looked.iter().flat_map(|condition| &condition.seen)),
+        look,
     ]
     .to_vec())
 }

@@ -35,7 +35,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use potter_core::{Database, Row};
 use tokio::sync::Mutex;
@@ -45,15 +45,18 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::rows::unsigned;
 
 const FENCE: &str = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS fence,
-            pg_is_in_recovery() AS standby
+            pg_is_in_recovery() AS standby,
+            EXISTS (SELECT 1 FROM potter_log_parts) AS in_parts
      FROM potter_events_global_position_seq";
 
-// The numbers of the lock are those in potter_append; objsubid 2 is the form with two numbers.
+// The numbers of the lock are those in potter_append; a log that was put into parts meanwhile was the
+// table potter_events_first before. objsubid 2 is the form with two numbers.
 const HOLDERS: &str = "SELECT virtualtransaction AS holder, pid IS NULL AS prepared
      FROM pg_locks
      WHERE locktype = 'advisory' AND granted AND objsubid = 2
        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-       AND classid = 1886352500 AND objid = 'potter_events'::regclass::oid";
+       AND classid = 1886352500
+       AND objid IN ('potter_events'::regclass::oid, to_regclass('potter_events_first')::oid)";
 
 /// How many rows take turns.
 const TURNS: i64 = 32;
@@ -61,6 +64,9 @@ const TURNS: i64 = 32;
 // All of them: the few whose lock is asked for again cost less than an array would.
 const FREE: &str =
     "SELECT id::bigint AS id FROM potter_append_locks WHERE id < 32 FOR UPDATE SKIP LOCKED";
+
+const ARCHIVED: &str =
+    "SELECT coalesce(max(until_position), 0) AS until FROM potter_log_parts WHERE archived";
 
 const CACHE: &str = "SELECT seqcache FROM pg_sequence
      WHERE seqrelid = 'potter_events_global_position_seq'::regclass";
@@ -71,6 +77,8 @@ pub(super) struct SafePosition {
     locks: Arc<Choice>,
     /// How many refreshes were begun.
     begun: AtomicU64,
+    /// The log is in parts, so some may be archived.
+    in_parts: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -144,7 +152,13 @@ impl State {
 
 impl SafePosition {
     pub(super) fn new(database: Database, locks: Arc<Choice>) -> Self {
-        Self { database, locks, begun: AtomicU64::new(0), state: Mutex::default() }
+        Self {
+            database,
+            locks,
+            begun: AtomicU64::new(0),
+            in_parts: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
     }
 
     /// The safe position, looked up now. Callers at the same time share one look.
@@ -202,7 +216,26 @@ impl SafePosition {
                  open; read on the primary",
             ));
         }
+        self.in_parts.store(row.bool("in_parts")?, Ordering::SeqCst);
         unsigned(row, "fence")
+    }
+
+    /// Refuses to go on from `after` when what comes then is archived. To be asked after a refresh
+    /// and after the events were read: a part may be archived in between.
+    pub(super) async fn check_archived(&self, after: u64) -> Result<()> {
+        if !self.in_parts.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let rows = self.database.read(ARCHIVED, &[]).await?;
+        let until = rows.first().map_or(Ok(0), |row| unsigned(row, "until"))?;
+        if after >= until {
+            return Ok(());
+        }
+        let message = format!(
+            "the events up to position {until} are archived, and were asked for from {after} on: \
+             begin at {until}, or bring them back with PartitionedLog::restore"
+        );
+        Err(Error::new(ErrorKind::NotFound, message))
     }
 
     async fn free(&self) -> Result<Vec<i64>> {

@@ -1,0 +1,2 @@
+-- The log is in parts on PostgreSQL only.
+SELECT 1;
