@@ -9,12 +9,16 @@ mod snapshots;
 mod stream;
 mod time_travel;
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::FromRequestParts;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::request::Parts;
 use chrono::{DateTime, Utc};
-use examples_common::{Context, HealthCheck, Kit, Problem, StartError};
+use examples_common::{Context, HealthCheck, IdempotencyKey, Kit, OnceAnswer, Problem, StartError};
+use potter_core::{Begun, IdempotencyStore, Json};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -118,6 +122,35 @@ fn position(name: &'static str, given: Option<&str>) -> Result<u64, Problem> {
         let detail = format!("{name} is a position: a number that this service gave.");
         Problem::unprocessable("invalid_position", &*detail).with_field(name, detail)
     })
+}
+
+/// Does work that has transactions of its own, once for each key. A refusal frees the key after half
+/// a minute.
+///
+/// # Errors
+/// What the work refused with; 422 `idempotency_key_reused`; 409 while the same key is at work.
+async fn once_beside(
+    service: &Service,
+    key: &IdempotencyKey,
+    request: &(impl Serialize + Sync),
+    work: impl Future<Output = Result<OnceAnswer, Problem>>,
+) -> Result<OnceAnswer, Problem> {
+    const IN_FLIGHT_MAX: Duration = Duration::from_secs(30);
+    let Some(key) = &key.0 else { return work.await };
+    let store = IdempotencyStore::new("cqrs-event-store.beside").in_flight_ttl(IN_FLIGHT_MAX);
+    let hash = IdempotencyStore::request_hash(request)?;
+    let mut tx = service.database.begin().await?;
+    let ticket = match store.begin(&mut tx, key, &hash).await? {
+        Begun::Done(answer) => return Ok(answer.get()?),
+        Begun::New(ticket) => ticket,
+        other => return Err(Problem::internal(&format_args!("a key that is {other:?}"))),
+    };
+    tx.commit().await?;
+    let answer = work.await?;
+    let mut tx = service.database.begin().await?;
+    store.complete(&mut tx, ticket, Json::of(&answer)?).await?;
+    tx.commit().await?;
+    Ok(answer)
 }
 
 fn no_such_aggregate(id: &str) -> Problem {

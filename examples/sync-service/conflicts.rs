@@ -13,7 +13,7 @@ use crate::document::{Document, Kind, Operation, Seen, Sibling};
 use crate::ingest::{Prepared, Status, Uploader, ingest};
 use crate::protocol::digest;
 use crate::service::{Bearer, SyncService};
-use crate::store::{Conflict, Identity};
+use crate::store::{Commit, Conflict, Identity, Loaded, User};
 
 /// The device that a resolution without a device is written as.
 const RESOLVER: &str = "resolver";
@@ -227,63 +227,67 @@ impl SyncService {
             if let Some(stored) = &loaded.identity {
                 return Self::given_before(stored, &hash, "idempotency_key_reused");
             }
-            let entity = loaded.entities.get(&conflict.key);
-            let entity = entity.ok_or_else(|| Problem::internal(&"a conflict of no entity"))?;
-            let document = Document::from_bytes(entity.kind, &entity.state)
-                .map_err(|error| Problem::internal(&error))?;
-            let open = document.conflicts().into_iter().find(|(at, _)| *at == conflict.entry);
-            let Some((_, siblings)) = open else {
-                let detail = format!("Conflict {id} has ended: one value is left.");
-                return Err(Problem::conflict("conflict_ended", detail));
-            };
-            let value = pick(&siblings)?;
-            let operation = operation(&document, conflict.entry.clone(), value.clone());
-            let uploader = Uploader {
-                user: &now,
-                device_id: device.unwrap_or(RESOLVER),
-                incarnation: 0,
-                replica: None,
-                now: self.now(),
-            };
-            let prepared = Prepared::of(
-                &conflict.user_id,
-                conflict.key.clone(),
-                entity.kind,
-                Ok(operation),
-                value.to_string().len(),
-            );
-            let mut done = ingest(&uploader, &[prepared], &loaded)
-                .map_err(|error| Problem::internal(&error))?;
-            if let Some(refused) =
-                done.results.iter().find(|result| result.status == Status::Rejected)
-            {
-                let code = refused.code.clone().unwrap_or_default();
-                let detail = refused.detail.clone().unwrap_or_default();
-                return Err(Problem::unprocessable(code, detail));
-            }
-            for ended in done.commit.conflicts.iter_mut().filter(|one| one.id == id) {
-                ended.status = "resolved";
-                ended.resolution = Some(resolution.to_owned());
-            }
-            let answer = Resolved {
-                id,
-                status: "resolved".to_owned(),
-                value,
-                resolution: resolution.to_owned(),
-                seq: done.commit.after.head.seq,
-            };
-            let answer =
-                serde_json::to_string(&answer).map_err(|error| Problem::internal(&error))?;
-            done.commit.identity = key.map(|key| Identity {
+            let (mut commit, answer) =
+                self.ended(&conflict, &now, &loaded, device, resolution, pick)?;
+            commit.identity = key.map(|key| Identity {
                 scope: scope.clone(),
                 id: key.to_owned(),
                 hash: hash.clone(),
                 answer: answer.clone(),
             });
-            if turn.commit(&done.commit).await? {
+            if turn.commit(&commit).await? {
                 return Ok(answer);
             }
         }
+    }
+
+    /// The write that ends a conflict, and what is answered.
+    fn ended(
+        &self,
+        conflict: &Conflict,
+        user: &User,
+        loaded: &Loaded,
+        device: Option<&str>,
+        resolution: &str,
+        pick: &(dyn Fn(&[Sibling]) -> Result<Value, Problem> + Send + Sync),
+    ) -> Result<(Commit, String), Problem> {
+        let id = conflict.id;
+        let entity = loaded.entities.get(&conflict.key);
+        let entity = entity.ok_or_else(|| Problem::internal(&"a conflict of no entity"))?;
+        let document = Document::from_bytes(entity.kind, &entity.state)
+            .map_err(|error| Problem::internal(&error))?;
+        let open = document.conflicts().into_iter().find(|(at, _)| *at == conflict.entry);
+        let Some((_, siblings)) = open else {
+            let detail = format!("Conflict {id} has ended: one value is left.");
+            return Err(Problem::conflict("conflict_ended", detail));
+        };
+        let value = pick(&siblings)?;
+        let operation = operation(&document, conflict.entry.clone(), value.clone());
+        let uploader = Uploader {
+            user,
+            device_id: device.unwrap_or(RESOLVER),
+            incarnation: 0,
+            replica: None,
+            now: self.now(),
+        };
+        let (key, bytes) = (conflict.key.clone(), value.to_string().len());
+        let prepared = Prepared::of(&conflict.user_id, key, entity.kind, Ok(operation), bytes);
+        let mut done =
+            ingest(&uploader, &[prepared], loaded).map_err(|error| Problem::internal(&error))?;
+        let refused = done.results.iter().find(|result| result.status == Status::Rejected);
+        if let Some(refused) = refused {
+            let code = refused.code.clone().unwrap_or_default();
+            return Err(Problem::unprocessable(code, refused.detail.clone().unwrap_or_default()));
+        }
+        for ended in done.commit.conflicts.iter_mut().filter(|one| one.id == id) {
+            ended.status = "resolved";
+            ended.resolution = Some(resolution.to_owned());
+        }
+        let (status, resolution) = ("resolved".to_owned(), resolution.to_owned());
+        let seq = done.commit.after.head.seq;
+        let answer = serde_json::to_string(&Resolved { id, status, value, resolution, seq })
+            .map_err(|error| Problem::internal(&error))?;
+        Ok((done.commit, answer))
     }
 }
 

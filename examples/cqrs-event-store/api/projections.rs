@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use examples_common::{IdempotencyKey, OnceAnswer, Problem, once};
+use examples_common::{IdempotencyKey, OnceAnswer, Problem};
 use potter_eventsourcing::{ErrorKind, ProjectionState, Rebuildable};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::Path;
+use super::{Path, once_beside};
 use crate::rebuilds::RebuildView;
 use crate::service::{Service, problem};
 
@@ -149,7 +149,8 @@ pub(super) async fn status(
 
 /// Builds a read model anew beside itself; it takes over when it has caught up. Queries are
 /// answered all the time.
-#[utoipa::path(post, path = "/api/v1/projections/{name}/rebuild", tag = "projections", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/api/v1/projections/{name}/rebuild", tag = "projections",
+    params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 202, body = RebuildView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn rebuild(
     State(service): State<Service>,
@@ -157,32 +158,38 @@ pub(super) async fn rebuild(
     key: IdempotencyKey,
 ) -> Result<OnceAnswer, Problem> {
     let model = find(&service, &name)?;
-    once(&service.database, "cqrs-event-store.rebuild", &key, &name, move |_| {
-        let started = service.rebuilds.start(Arc::clone(&model));
-        Box::pin(async move { OnceAnswer::new(StatusCode::ACCEPTED, &started?) })
+    once_beside(&service, &key, &("rebuild", &name), async {
+        OnceAnswer::new(StatusCode::ACCEPTED, &service.rebuilds.start(model)?)
     })
     .await
 }
 
 /// Empties a read model and begins again at the first event. Until it has caught up, queries see a
 /// part of it.
-#[utoipa::path(post, path = "/api/v1/projections/{name}/reset", tag = "projections", params(("name" = String, Path)),
+#[utoipa::path(post, path = "/api/v1/projections/{name}/reset", tag = "projections",
+    params(("name" = String, Path), ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 202, body = ProjectionView), (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(super) async fn reset(
     State(service): State<Service>,
     Path(name): Path<String>,
-) -> Result<(StatusCode, Json<ProjectionView>), Problem> {
+    key: IdempotencyKey,
+) -> Result<OnceAnswer, Problem> {
     let model = find(&service, &name)?;
-    if service.rebuilds.last(&name).is_some_and(|one| one.state == "running") {
+    once_beside(&service, &key, &("reset", &name), begin_again(&service, &*model)).await
+}
+
+async fn begin_again(service: &Service, model: &dyn Rebuildable) -> Result<OnceAnswer, Problem> {
+    let name = model.name();
+    if service.rebuilds.last(name).is_some_and(|one| one.state == "running") {
         let detail = format!("The read model {name} is being rebuilt: wait for its end.");
         return Err(Problem::conflict("rebuild_under_way", detail));
     }
-    service.admin.reset(&*model).await.map_err(|error| match error.kind() {
+    service.admin.reset(model).await.map_err(|error| match error.kind() {
         ErrorKind::NotFound => {
             let detail = format!("The read model {name} did not run yet: try again in a moment.");
             Problem::conflict("projection_starting", detail)
         }
         _ => problem(&error),
     })?;
-    Ok((StatusCode::ACCEPTED, Json(view(&service, &*model).await?)))
+    OnceAnswer::new(StatusCode::ACCEPTED, &view(service, model).await?)
 }

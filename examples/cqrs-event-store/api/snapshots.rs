@@ -4,14 +4,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
-use examples_common::Problem;
+use examples_common::{IdempotencyKey, OnceAnswer, Problem};
 use potter_eventsourcing::Snapshot;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Params, Path, limit, no_such_aggregate, position};
+use super::{Params, Path, limit, no_such_aggregate, once_beside, position};
 use crate::command::AggregateId;
 use crate::service::{Service, problem};
 
@@ -84,21 +84,27 @@ pub(super) async fn list(
 
 /// Keeps the state of an aggregate as it is now. Again at the same version changes nothing.
 #[utoipa::path(post, path = "/api/v1/snapshots/{id}", tag = "snapshots",
-    params(("id" = String, Path, description = "the aggregate")),
+    params(("id" = String, Path, description = "the aggregate"),
+        ("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = SnapshotView), (status = 404, body = Problem)))]
 pub(super) async fn create(
     State(service): State<Service>,
     Path(aggregate_id): Path<String>,
-) -> Result<(StatusCode, Json<SnapshotView>), Problem> {
+    key: IdempotencyKey,
+) -> Result<OnceAnswer, Problem> {
     let id = AggregateId::parse(&aggregate_id)?;
+    once_beside(&service, &key, &("snapshot", &aggregate_id), take(&service, &id)).await
+}
+
+async fn take(service: &Service, id: &AggregateId) -> Result<OnceAnswer, Problem> {
     let taken = service.of(id.kind).take_snapshot(id.local()).await;
     if taken.map_err(|error| problem(&error))?.is_none() {
-        return Err(no_such_aggregate(&aggregate_id));
+        return Err(no_such_aggregate(id.stream.as_str()));
     }
     let newest = service.snapshots.store().list(Some(&id.stream), 0, 1).await;
     let newest = newest.map_err(|error| problem(&error))?.into_iter().next();
     let newest = newest.ok_or_else(|| Problem::internal(&"the snapshot is not there"))?;
-    Ok((StatusCode::CREATED, Json(newest.into())))
+    OnceAnswer::new(StatusCode::CREATED, &SnapshotView::from(newest))
 }
 
 /// Deletes a snapshot. The aggregate is loaded from an older one, or from its events.

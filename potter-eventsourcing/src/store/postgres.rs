@@ -275,7 +275,12 @@ impl EventStore for PostgresEventStore {
             let stream = stream.clone();
             async move {
                 let source = Source::Database(&self.database);
-                rows::stream_page_and_next(source, &stream, options).await
+                let found = rows::stream_page_and_next(source, &stream, options).await?;
+                if found.0.is_empty() && self.safe.in_parts().await? {
+                    let source = Source::Database(&self.database);
+                    rows::check_empty(source, &stream, options).await?;
+                }
+                Ok(found)
             }
         })
     }
@@ -287,7 +292,11 @@ impl EventStore for PostgresEventStore {
         options: ReadOptions,
     ) -> Result<Vec<RecordedEvent>> {
         engine_is(Engine::Postgres, tx.engine())?;
-        rows::stream_page(Source::Tx(tx), stream, options).await
+        let page = rows::stream_page(Source::Tx(tx), stream, options).await?;
+        if page.is_empty() && self.safe.in_parts().await? {
+            rows::check_empty(Source::Tx(tx), stream, options).await?;
+        }
+        Ok(page)
     }
 
     fn read_all(

@@ -85,13 +85,34 @@ async fn stream_rows(
     let of_stream = |row| recorded_in(row, stream.clone());
     let events = rows.iter().map(of_stream).collect::<Result<Vec<_>>>()?;
     if let Some(missing) = missing(&events, options, limit) {
-        let message = format!(
-            "the event at version {missing} of stream {stream} is not there any more: its part of \
-             the log is archived, or it was deleted"
-        );
-        return Err(Error::new(ErrorKind::NotFound, message));
+        return Err(gone(stream, missing));
     }
     Ok(events)
+}
+
+/// Refuses an empty page of a stream that has events where it was looked for.
+pub(crate) async fn check_empty(
+    source: Source<'_>,
+    stream: &StreamId,
+    options: ReadOptions,
+) -> Result<()> {
+    let head = stream_version(source, stream).await?;
+    let first = match options.direction {
+        Direction::Forwards => options.start().max(1),
+        Direction::Backwards => options.start().min(head),
+    };
+    if first == 0 || first > head || options.page() == 0 {
+        return Ok(());
+    }
+    Err(gone(stream, first))
+}
+
+fn gone(stream: &StreamId, version: u64) -> Error {
+    let message = format!(
+        "the event at version {version} of stream {stream} is not there any more: its part of the \
+         log is archived, or it was deleted"
+    );
+    Error::new(ErrorKind::NotFound, message)
 }
 
 /// Versions have no gaps: what begins late, or ends early, lacks what was taken out.

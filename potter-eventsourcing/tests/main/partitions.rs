@@ -95,6 +95,7 @@ async fn a_log_with_events_is_converted_and_its_old_parts_archived() {
         (part.name.as_str(), part.from, part.until, part.archived),
         ("potter_events_first", 0, 10, true)
     );
+    let fresh = postgres.another().await;
     // Readers: an error where something is missing, as before where nothing is.
     let missing = |result: Result<(), Error>| {
         let error = result.unwrap_err();
@@ -110,11 +111,22 @@ async fn a_log_with_events_is_converted_and_its_old_parts_archived() {
     missing(one(store, 1).await.map(|_| ()).and(one(store, 3).await.map(|_| ())));
     let backwards = ReadOptions::backwards();
     missing(store.read_stream(&stream(3), backwards).try_collect::<Vec<_>>().await.map(|_| ()));
+    // All of this one is archived: it is not a stream that never was.
+    missing(one(&fresh, 2).await.map(|_| ()));
+    missing(fresh.read_stream(&stream(2), backwards).try_collect::<Vec<_>>().await.map(|_| ()));
+    let mut tx = postgres.database.begin().await.unwrap();
+    let inside = store.read_stream_in(&mut tx, &stream(2), ReadOptions::forwards()).await;
+    missing(inside.map(|_| ()));
+    drop(tx);
+    assert!(one(store, 99).await.unwrap().is_empty());
+    let behind = ReadOptions::forwards().from_version(3);
+    assert!(
+        store.read_stream(&stream(2), behind).try_collect::<Vec<_>>().await.unwrap().is_empty()
+    );
     let late = ReadOptions::backwards().limit(2);
     assert_eq!(store.read_stream(&stream(3), late).try_collect::<Vec<_>>().await.unwrap().len(), 2);
     let kept: Vec<_> = whole.iter().filter(|event| event.global_position > 10).cloned().collect();
     assert_eq!(all(store, 10).await.unwrap(), kept);
-    let fresh = postgres.another().await;
     missing(all(&fresh, 0).await.map(|_| ()));
     assert_eq!(all(&fresh, 10).await.unwrap(), kept);
     let found = store.read_matching(&EventQuery::tags(["part:1"]), 10).await.unwrap();

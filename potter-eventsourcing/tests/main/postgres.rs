@@ -1,6 +1,9 @@
 //! What only PostgreSQL can get wrong: transactions that commit in another order than their
 //! positions.
 
+mod conditions;
+mod group;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,8 +12,8 @@ use std::time::{Duration, Instant};
 use futures::TryStreamExt;
 use potter_core::{Tx, new_id};
 use potter_eventsourcing::{
-    AppendCondition, ErrorKind, EventQuery, EventStore, ExpectedVersion, NewEvent, ReadAllOptions,
-    RecordedEvent, StoreOptions, StreamAppend, StreamId, event_store_with,
+    ErrorKind, EventStore, ExpectedVersion, NewEvent, ReadAllOptions, RecordedEvent, StoreOptions,
+    StreamId, event_store_with,
 };
 use sqlx::{AssertSqlSafe, Executor, Row};
 
@@ -371,191 +374,4 @@ async fn a_deadlock_is_a_conflict() {
         }
     }
     assert_eq!(conflicts, 1);
-}
-
-/// Two transactions decide from the same state. The second waits at the tag until the first has
-/// ended, and is refused then; without the locks it would look too early and overbook.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_condition_is_looked_at_after_the_locks() {
-    for locks in [true, false] {
-        let postgres = support::postgres().await;
-        let store = &postgres.store;
-        if !locks {
-            let none = "CREATE OR REPLACE FUNCTION potter_lock_appends(
-                 p_locks text, p_tags text[], p_sole text[], p_alone boolean)
-                 RETURNS void LANGUAGE sql AS 'SELECT'";
-            postgres.connection().await.execute(none).await.unwrap();
-        }
-        let query = EventQuery::tags(["course:1"]);
-        let found = store.read_matching(&query, 0).await.unwrap();
-        let join = || {
-            vec![StreamAppend::new(
-                stream(),
-                ExpectedVersion::Any,
-                vec![event().with_tags(["course:1", "student:1"])],
-            )]
-        };
-        let mut first = postgres.database.begin().await.unwrap();
-        store.append_if_in(&mut first, join(), found.condition()).await.unwrap();
-        let second = {
-            let (store, condition, join) = (Arc::clone(store), found.condition(), join());
-            tokio::spawn(async move { store.append_if(join, condition).await })
-        };
-        let began = Instant::now();
-        while !second.is_finished() && began.elapsed() < Duration::from_millis(500) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        assert_eq!(second.is_finished(), !locks);
-        // Others are not held up.
-        let other = EventQuery::tags(["course:2"]);
-        let condition = AppendCondition::no_event(other.clone());
-        store.append_if(join_other(), condition).await.unwrap();
-        first.commit().await.unwrap();
-        let second = second.await.unwrap();
-        let joined = store.read_matching(&query, 0).await.unwrap().events.len();
-        if locks {
-            assert!(second.unwrap_err().is_conflict());
-            assert_eq!(joined, 1);
-        } else {
-            second.unwrap();
-            assert_eq!(joined, 2, "the copy without locks is caught");
-        }
-    }
-}
-
-fn join_other() -> Vec<StreamAppend> {
-    let event = event().with_tags(["course:2"]);
-    vec![StreamAppend::new(stream(), ExpectedVersion::Any, vec![event])]
-}
-
-/// A plain append of a tagged event is kept from slipping in between look and commit, too.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_plain_append_waits_for_a_condition_on_its_tags() {
-    let postgres = support::postgres().await;
-    let store = &postgres.store;
-    let condition = AppendCondition::no_event(EventQuery::tags(["course:2"]));
-    let mut first = postgres.database.begin().await.unwrap();
-    store.append_if_in(&mut first, join_other(), condition).await.unwrap();
-    let plain = {
-        let store = Arc::clone(store);
-        let event = event().with_tags(["course:2"]);
-        tokio::spawn(
-            async move { store.append(&stream(), ExpectedVersion::Any, vec![event]).await },
-        )
-    };
-    let began = Instant::now();
-    while !plain.is_finished() && began.elapsed() < Duration::from_millis(300) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert!(!plain.is_finished());
-    first.commit().await.unwrap();
-    plain.await.unwrap().unwrap();
-}
-
-/// The decision sees what is committed behind an open transaction, so it can be made at once.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_open_append_does_not_stall_conditions() {
-    let postgres = support::postgres().await;
-    let store = &postgres.store;
-    let (open, _) = append_in(store).await;
-    for taken in 0..5 {
-        let found = store.read_matching(&EventQuery::tags(["course:2"]), 0).await.unwrap();
-        assert_eq!((found.events.len(), found.position), (taken, 0));
-        store.append_if(join_other(), found.condition()).await.unwrap();
-        store.append_if(join_other(), found.condition()).await.unwrap_err();
-    }
-    open.commit().await.unwrap();
-    let found = store.read_matching(&EventQuery::tags(["course:2"]), 0).await.unwrap();
-    assert_eq!(found.events.len(), 5);
-    assert!(found.position > 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_condition_needs_read_committed() {
-    let postgres = support::postgres().await;
-    let mut tx = postgres.database.begin().await.unwrap();
-    tx.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", &[]).await.unwrap();
-    let condition = AppendCondition::no_event(EventQuery::tags(["course:2"]));
-    let refused = postgres.store.append_if_in(&mut tx, join_other(), condition).await;
-    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unsupported);
-    postgres.store.append_if_in(&mut tx, join_other(), AppendCondition::none()).await.unwrap();
-    tx.commit().await.unwrap();
-}
-
-/// Appends of all kinds in one group: each keeps its own answer.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_group_answers_each_append() {
-    use ExpectedVersion::{Any, Exact, NoStream, StreamExists};
-
-    let postgres = support::postgres().await;
-    let options = StoreOptions::new().committers_max(1);
-    let store = event_store_with(&postgres.database, &options).unwrap();
-    let old = stream();
-    let used = event();
-    store.append(&old, NoStream, vec![used.clone(), event()]).await.unwrap();
-    for unusual in [false, true] {
-        // The first one commits alone and is held up; the others come together behind it.
-        let mut connection = postgres.connection().await;
-        connection.execute("BEGIN; LOCK TABLE potter_streams IN EXCLUSIVE MODE").await.unwrap();
-        let mut cases = vec![
-            (stream(), Any, vec![event()], Ok((1, 1))),
-            (stream(), NoStream, vec![event(), event().with_tags(["t"])], Ok((1, 2))),
-            (stream(), Exact(0), vec![event()], Ok((1, 1))),
-            (stream(), Exact(3), vec![event()], Err(ErrorKind::Conflict)),
-            (stream(), StreamExists, vec![event()], Err(ErrorKind::Conflict)),
-        ];
-        for (expected, answer) in [
-            (Exact(2), Ok((3, 3))),
-            (NoStream, Err(ErrorKind::Conflict)),
-            (StreamExists, Ok((3, 3))),
-            (Exact(1), Err(ErrorKind::Conflict)),
-        ] {
-            let grown = stream();
-            store_two(&grown, &mut connection).await;
-            cases.push((grown, expected, vec![event()], answer));
-        }
-        if unusual {
-            cases.push((old.clone(), Any, vec![used.clone()], Ok((1, 1))));
-            cases.push((stream(), Any, vec![used.clone()], Err(ErrorKind::DuplicateEventId)));
-            let twice = stream();
-            cases.push((twice.clone(), NoStream, vec![event()], Ok((1, 1))));
-            cases.push((twice, Exact(1), vec![event()], Ok((2, 2))));
-        }
-        let blocked = {
-            let store = Arc::clone(&store);
-            tokio::spawn(async move { store.append(&stream(), Any, vec![event()]).await })
-        };
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let appends: Vec<_> = cases
-            .into_iter()
-            .map(|(stream, expected, events, answer)| {
-                let store = Arc::clone(&store);
-                let append = async move { store.append(&stream, expected, events).await };
-                (tokio::spawn(append), answer)
-            })
-            .collect();
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        connection.execute("COMMIT").await.unwrap();
-        blocked.await.unwrap().unwrap();
-        for (n, (append, answer)) in appends.into_iter().enumerate() {
-            let got = append.await.unwrap();
-            let got = got.map(|done| (done.first_version, done.last_version));
-            assert_eq!(got.map_err(|error| error.kind()), answer, "{n}");
-        }
-    }
-    let all: Vec<RecordedEvent> =
-        store.read_all(0, ReadAllOptions::new()).try_collect().await.unwrap();
-    let heads = "SELECT coalesce(sum(version), 0)::bigint AS n FROM potter_streams";
-    let heads = postgres.database.read(heads, &[]).await.unwrap()[0].i64("n").unwrap();
-    assert_eq!(heads.unsigned_abs(), all.len() as u64, "no head without its events");
-}
-
-/// Two events, by the connection that holds the table.
-async fn store_two(stream: &StreamId, connection: &mut sqlx::PgConnection) {
-    let (a, b) = (new_id(), new_id());
-    let append = format!(
-        "SELECT * FROM potter_append('{{{stream}}}', '{{-1}}', '{{2}}', '{{0}}', '{{{a},{b}}}', \
-         '{{t,t}}', '{{1,1}}', '{{1,1}}', '{{\"{{}}\",\"{{}}\"}}')"
-    );
-    connection.execute(AssertSqlSafe(append)).await.unwrap();
 }

@@ -134,6 +134,11 @@ impl PostgresCluster {
         &self.network
     }
 
+    /// The clocks of its processes, if they can be skewed.
+    pub fn clocks(&self) -> Option<&Arc<Clocks>> {
+        self.clocks.as_ref()
+    }
+
     /// Everything that can be done to it: faults of [`Processes`], of [`ProxyNetwork`], and of
     /// [`Clocks`] if it has them.
     ///

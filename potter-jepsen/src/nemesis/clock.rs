@@ -55,6 +55,23 @@ impl Clocks {
         Self { journal, processes, directory, wrapped: Mutex::default() }
     }
 
+    /// Whether this machine can have them; tried with a file in `directory`.
+    pub async fn available(directory: &Path) -> Probe {
+        let file = directory.join(format!("probe-{}.clock", std::process::id()));
+        let tried = blocking(move || {
+            library()?;
+            write_atomically(&file, "-300")?;
+            let wrong = wrong_by(&file);
+            _ = std::fs::remove_file(&file);
+            Ok(verdict("a probe", -300, wrong?))
+        });
+        match tried.await {
+            Ok(Injected { verified: true, .. }) => Probe::Available,
+            Ok(seen) => Probe::Unavailable(format!("libfaketime has no effect: {}", seen.detail)),
+            Err(error) => Probe::Unavailable(error.to_string()),
+        }
+    }
+
     /// The same command, with a clock that can be wrong. `name` is the one that the process will
     /// have in the registry.
     ///
@@ -186,19 +203,7 @@ impl Nemesis for Clocks {
     }
 
     async fn probe(&self) -> Probe {
-        let file = self.directory.join("probe.clock");
-        let tried = blocking(move || {
-            library()?;
-            write_atomically(&file, "-300")?;
-            let wrong = wrong_by(&file);
-            _ = std::fs::remove_file(&file);
-            Ok(verdict("a probe", -300, wrong?))
-        });
-        match tried.await {
-            Ok(Injected { verified: true, .. }) => Probe::Available,
-            Ok(seen) => Probe::Unavailable(format!("libfaketime has no effect: {}", seen.detail)),
-            Err(error) => Probe::Unavailable(error.to_string()),
-        }
+        Self::available(&self.directory).await
     }
 
     async fn inject(&self, fault: &Fault) -> Result<Injected> {

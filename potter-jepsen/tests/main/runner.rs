@@ -488,3 +488,38 @@ async fn a_torn_file_is_a_prefix() {
     let kept = events_in(&path);
     assert!(kept > 0 && kept < all * 2 / 3, "{kept} of {all}");
 }
+
+/// Set for the child: the folder that it records into, without end.
+const RECORDS_INTO: &str = "POTTER_TEST_RECORDS_INTO";
+
+#[tokio::test]
+async fn killed_in_the_middle_it_leaves_a_history_to_check() {
+    if let Some(folder) = std::env::var_os(RECORDS_INTO) {
+        let endless = test(Memory::honest()).max_operations(u64::MAX).directory(folder);
+        _ = endless.build().unwrap().run().await;
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "runner::killed_in_the_middle_it_leaves_a_history_to_check"]);
+    let mut child = child.env(RECORDS_INTO, &path).spawn().unwrap();
+    let history = path.join("history.jsonl");
+    let begun = std::time::Instant::now();
+    let blocks = || {
+        let text = std::fs::read(&history).unwrap_or_default();
+        text.windows(9).filter(|part| part == b"{\"block\":").count()
+    };
+    while blocks() < 3 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it records nothing");
+        tokio::time::sleep(MS * 20).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let left = read_history(&history).unwrap();
+    assert!(left.operations().len() > 100, "{}", left.operations().len());
+    let checker = Memory::honest().checker();
+    let verdict = checker.check(&left, &Budget::default()).unwrap().verdict;
+    assert!(verdict.is_valid(), "{verdict:?}");
+    assert!(std::fs::read_to_string(path.join("manifest.json")).unwrap().contains("\"seed\": 42"));
+}

@@ -121,6 +121,17 @@ async fn a_reset_begins_again(test: TestDatabase) {
     assert_eq!(events, 3);
     let list = program.get("/api/v1/projections").of(200);
     assert_eq!(list["total"], 3);
+    // The same key is the same request.
+    for path in ["projections/orders/reset", "projections/orders/rebuild", "snapshots/account-1"] {
+        let path = format!("/api/v1/{path}");
+        let first = program.post_once(&path, &path[8..], &json!({}));
+        assert!(first.status == 202 || first.status == 201, "{}", first.body);
+        let again = program.post_once(&path, &path[8..], &json!({}));
+        assert_eq!((first.status, first.json()), (again.status, again.json()));
+    }
+    program
+        .post_once("/api/v1/snapshots/account-2", "snapshots/account-1", &json!({}))
+        .problem(422, "idempotency_key_reused");
     let status = program.get("/api/v1/projections/accounts/status").of(200);
     assert_eq!(status["segments"].as_array().unwrap().len(), 8);
     for path in ["", "/status"] {

@@ -7,7 +7,8 @@
 //! 2. Positions, and the promise that none is passed early, are as before: the sequence goes on
 //!    where it was, and a reader also waits for appends that took their lock under the old table.
 //! 3. A reader never passes over what was archived: asking for events at such a position is an
-//!    error, and so is reading a stream from a version whose event is archived.
+//!    error, and so is reading a stream from a version whose event is archived. A process that only
+//!    reads streams learns within 10 s that the log was converted; archive the first part later.
 //! 4. An append never fails for want of a part: what is beyond the last one goes to a part for the
 //!    rest, and is moved when its own is made.
 

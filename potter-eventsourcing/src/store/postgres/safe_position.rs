@@ -34,8 +34,9 @@
 //! back costs nothing, and those that do not append, or are in another database, do not matter.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use potter_core::{Database, Row};
 use tokio::sync::Mutex;
@@ -65,6 +66,12 @@ const TURNS: i64 = 32;
 const FREE: &str =
     "SELECT id::bigint AS id FROM potter_append_locks WHERE id < 32 FOR UPDATE SKIP LOCKED";
 
+const IN_PARTS: &str = "SELECT EXISTS (SELECT 1 FROM potter_log_parts) AS in_parts";
+
+/// How long it is believed that a log is not in parts: between its conversion and the first archived
+/// part there is more time than that.
+const PARTS_KNOWN_FOR: Duration = Duration::from_secs(10);
+
 const ARCHIVED: &str =
     "SELECT coalesce(max(until_position), 0) AS until FROM potter_log_parts WHERE archived";
 
@@ -79,6 +86,8 @@ pub(super) struct SafePosition {
     begun: AtomicU64,
     /// The log is in parts, so some may be archived.
     in_parts: AtomicBool,
+    /// When that was looked up.
+    parts_seen: StdMutex<Option<Instant>>,
     state: Mutex<State>,
 }
 
@@ -157,6 +166,7 @@ impl SafePosition {
             locks,
             begun: AtomicU64::new(0),
             in_parts: AtomicBool::new(false),
+            parts_seen: StdMutex::default(),
             state: Mutex::default(),
         }
     }
@@ -216,8 +226,24 @@ impl SafePosition {
                  open; read on the primary",
             ));
         }
-        self.in_parts.store(row.bool("in_parts")?, Ordering::SeqCst);
+        self.note_parts(row.bool("in_parts")?);
         unsigned(row, "fence")
+    }
+
+    fn note_parts(&self, in_parts: bool) {
+        self.in_parts.store(in_parts, Ordering::SeqCst);
+        let mut seen = self.parts_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = Some(Instant::now());
+    }
+
+    /// Is the log in parts? Known from [`PARTS_KNOWN_FOR`] ago at most.
+    pub(super) async fn in_parts(&self) -> Result<bool> {
+        let seen = *self.parts_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_none_or(|seen| seen.elapsed() > PARTS_KNOWN_FOR) {
+            let rows = self.database.read(IN_PARTS, &[]).await?;
+            self.note_parts(first(&rows)?.bool("in_parts")?);
+        }
+        Ok(self.in_parts.load(Ordering::SeqCst))
     }
 
     /// Refuses to go on from `after` when what comes then is archived. To be asked after a refresh
