@@ -43,11 +43,20 @@ fn order(index: usize) -> String {
     json!({ "customer_id": format!("customer-{index}"), "items": items }).to_string()
 }
 
-/// Sends orders that were not answered yet, until the process is gone.
+/// Sends orders that were not answered yet, until the process is gone. A process that gets no
+/// processor for longer than the database lets a transaction stand still answers 503: a client
+/// tries again.
 fn send(address: &str, open: &[usize], answered: &Mutex<BTreeMap<usize, Value>>) {
     for index in open {
         let head = order_head(&format!("key-{index}"));
-        let Ok(answer) = exchange(address, &head, order(*index).as_bytes()) else { return };
+        let began = Instant::now();
+        let answer = loop {
+            let Ok(answer) = exchange(address, &head, order(*index).as_bytes()) else { return };
+            if answer.status != 503 || began.elapsed() > PATIENCE {
+                break answer;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
         assert_eq!(answer.status, 202, "{}", answer.body);
         let accepted = answer.json();
         let mut answered = answered.lock().unwrap();
