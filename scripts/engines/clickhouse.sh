@@ -83,16 +83,6 @@ path into POTTER_CLICKHOUSE"
     say "clickhouse: $(clickhouse_kind "$bin") in $bin"
 }
 
-# clickhouse_pid HOME: the server's process, if it is alive and really ours.
-clickhouse_pid() {
-    local pid
-    pid=$(cat "$1/pid" 2>/dev/null) && [ -n "$pid" ] || return 1
-    case $(command_line "$pid") in
-    *"$1/"*) printf '%s\n' "$pid" ;;
-    *) return 1 ;;
-    esac
-}
-
 clickhouse_url() {
     printf 'http://127.0.0.1:%s/%s\n' "$1" "$CLICKHOUSE_DATABASE"
 }
@@ -116,7 +106,7 @@ clickhouse_answers() {
 
 clickhouse_running() {
     local home
-    home=$(engine_home_if_any clickhouse) && clickhouse_pid "$home" >/dev/null && clickhouse_answers "$home"
+    home=$(engine_home_if_any clickhouse) && daemon_pid "$home" >/dev/null && clickhouse_answers "$home"
 }
 
 clickhouse_config() {
@@ -177,7 +167,7 @@ clickhouse_up() {
     fi
     home=$(engine_home clickhouse '')
     # A process that lives but does not answer is in the way.
-    clickhouse_stop "$home"
+    daemon_stop clickhouse "$home"
     # Data of another version may not be readable.
     if [ "$(cat "$home/kind" 2>/dev/null)" != "$(clickhouse_kind "$bin")" ]; then
         rm -rf "$home/data"
@@ -192,14 +182,14 @@ clickhouse_up() {
         if ! clickhouse_answers "$home"; then
             clickhouse_start "$bin" "$home" "$port"
             for ((i = 0; i < 600; i++)); do
-                clickhouse_pid "$home" >/dev/null || break
+                daemon_pid "$home" >/dev/null || break
                 ! clickhouse_answers "$home" || break
                 sleep 0.1
             done
             sleep 1
             ! clickhouse_running || break
         fi
-        clickhouse_stop "$home"
+        daemon_stop clickhouse "$home"
         if [ "$attempt" -eq 5 ]; then
             tail -n 20 "$SERVICES_DIR/clickhouse.log" >&2
             die "clickhouse did not start, see $SERVICES_DIR/clickhouse.log"
@@ -208,35 +198,11 @@ clickhouse_up() {
     say "clickhouse: started $(cat "$home/kind") on 127.0.0.1:$port"
 }
 
-# clickhouse_stop HOME: returns when the process is gone.
-clickhouse_stop() {
-    local pid signal i
-    for signal in TERM KILL; do
-        pid=$(clickhouse_pid "$1") || return 0
-        kill -"$signal" "$pid" 2>/dev/null || true
-        for ((i = 0; i < 100; i++)); do
-            clickhouse_pid "$1" >/dev/null || return 0
-            sleep 0.1
-        done
-    done
-    die "clickhouse (pid $pid) does not stop"
-}
-
-clickhouse_down() {
-    local home
-    home=$(engine_home_if_any clickhouse) || return 0
-    if clickhouse_pid "$home" >/dev/null; then
-        clickhouse_stop "$home"
-        say "clickhouse: stopped, data deleted"
-    fi
-    forget_engine_home clickhouse
-}
-
 clickhouse_status() {
     local home pid
     if ! clickhouse_bin >/dev/null; then
         echo "clickhouse: not installed (scripts/services install clickhouse)"
-    elif ! home=$(engine_home_if_any clickhouse) || ! pid=$(clickhouse_pid "$home"); then
+    elif ! home=$(engine_home_if_any clickhouse) || ! pid=$(daemon_pid "$home"); then
         echo "clickhouse: stopped"
     elif ! clickhouse_answers "$home"; then
         echo "clickhouse: pid $pid runs but does not answer, see $SERVICES_DIR/clickhouse.log"
@@ -251,3 +217,5 @@ clickhouse_env() {
     clickhouse_running || die "clickhouse does not run: scripts/services up clickhouse"
     echo "export POTTER_TEST_CLICKHOUSE_URL=$(clickhouse_url "$(cat "$(engine_home_if_any clickhouse)/port")")"
 }
+
+clickhouse_down() { daemon_down clickhouse; }

@@ -103,16 +103,6 @@ or its path into POTTER_MONGOD"
     say "mongodb: $(mongodb_kind "$target") in $target"
 }
 
-# mongodb_pid HOME: the server's process, if it is alive and really ours.
-mongodb_pid() {
-    local pid
-    pid=$(cat "$1/pid" 2>/dev/null) && [ -n "$pid" ] || return 1
-    case $(command_line "$pid") in
-    *"$1/"*) printf '%s\n' "$pid" ;;
-    *) return 1 ;;
-    esac
-}
-
 mongodb_url() {
     printf 'mongodb://127.0.0.1:%s/%s\n' "$1" "$MONGODB_DATABASE"
 }
@@ -140,7 +130,7 @@ mongodb_answers() {
 
 mongodb_running() {
     local home
-    home=$(engine_home_if_any mongodb) && mongodb_pid "$home" >/dev/null && mongodb_answers "$home"
+    home=$(engine_home_if_any mongodb) && daemon_pid "$home" >/dev/null && mongodb_answers "$home"
 }
 
 # mongodb_start BIN HOME PORT: in the background, its process id in HOME/pid. None of its files but
@@ -175,7 +165,7 @@ mongodb_up() {
     fi
     home=$(engine_home mongodb '')
     # A process that lives but does not answer is in the way.
-    mongodb_stop "$home"
+    daemon_stop mongodb "$home"
     # Data of the other kind can't be read.
     if [ "$(cat "$home/kind" 2>/dev/null)" != "$(mongodb_kind "$bin")" ]; then
         rm -rf "$home/data" "$home/state"
@@ -191,7 +181,7 @@ mongodb_up() {
         if ! mongodb_answers "$home"; then
             mongodb_start "$bin" "$home" "$port"
             for ((i = 0; i < 300; i++)); do
-                mongodb_pid "$home" >/dev/null || break
+                daemon_pid "$home" >/dev/null || break
                 ! mongodb_answers "$home" || break
                 sleep 0.1
             done
@@ -199,7 +189,7 @@ mongodb_up() {
             sleep 1
             ! mongodb_running || break
         fi
-        mongodb_stop "$home"
+        daemon_stop mongodb "$home"
         if [ "$attempt" -eq 5 ]; then
             tail -n 20 "$SERVICES_DIR/mongodb.log" >&2
             die "mongodb did not start, see $SERVICES_DIR/mongodb.log"
@@ -208,35 +198,11 @@ mongodb_up() {
     say "mongodb: started $(cat "$home/kind") on 127.0.0.1:$port"
 }
 
-# mongodb_stop HOME: returns when the process is gone.
-mongodb_stop() {
-    local pid signal i
-    for signal in TERM KILL; do
-        pid=$(mongodb_pid "$1") || return 0
-        kill -"$signal" "$pid" 2>/dev/null || true
-        for ((i = 0; i < 100; i++)); do
-            mongodb_pid "$1" >/dev/null || return 0
-            sleep 0.1
-        done
-    done
-    die "mongodb (pid $pid) does not stop"
-}
-
-mongodb_down() {
-    local home
-    home=$(engine_home_if_any mongodb) || return 0
-    if mongodb_pid "$home" >/dev/null; then
-        mongodb_stop "$home"
-        say "mongodb: stopped, data deleted"
-    fi
-    forget_engine_home mongodb
-}
-
 mongodb_status() {
     local home pid
     if ! mongodb_bin >/dev/null; then
         echo "mongodb: not installed (scripts/services install mongodb)"
-    elif ! home=$(engine_home_if_any mongodb) || ! pid=$(mongodb_pid "$home"); then
+    elif ! home=$(engine_home_if_any mongodb) || ! pid=$(daemon_pid "$home"); then
         echo "mongodb: stopped"
     elif ! mongodb_answers "$home"; then
         echo "mongodb: pid $pid runs but does not answer, see $SERVICES_DIR/mongodb.log"
@@ -251,3 +217,5 @@ mongodb_env() {
     mongodb_running || die "mongodb does not run: scripts/services up mongodb"
     echo "export POTTER_TEST_MONGO_URL=$(mongodb_url "$(cat "$(engine_home_if_any mongodb)/port")")"
 }
+
+mongodb_down() { daemon_down mongodb; }
