@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use potter_core::{Database, Sql, values};
 use potter_saga::{
-    BeforePivot, Compensate, Finished, Flow, Saga, Step, StepContext, StepError, Value,
+    BeforePivot, Compensate, Finished, Flow, Saga, Step, StepContext, StepError, StepOptions, Value,
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,13 @@ async fn effect(
     Ok(())
 }
 
+/// All of its effects are in its own transaction: an attempt that did not commit did not happen. Without
+/// this a refusal after an attempt of an orchestrator that was killed would be no certain one, and the
+/// saga would wait for a hand at its pivot.
+fn local() -> StepOptions {
+    StepOptions::new().local()
+}
+
 struct Reserve;
 
 #[async_trait]
@@ -81,6 +88,10 @@ impl Step for Reserve {
     async fn run(&self, cx: &mut StepContext, order: Order) -> Result<bool, StepError> {
         effect(cx, &order, "reserve", "apply").await?;
         Ok(true)
+    }
+
+    fn options(&self) -> StepOptions {
+        local()
     }
 }
 
@@ -157,6 +168,10 @@ impl Step for Charge {
         effect(cx, &order, "charge", "apply").await?;
         Ok(true)
     }
+
+    fn options(&self) -> StepOptions {
+        local()
+    }
 }
 
 struct Ship;
@@ -170,5 +185,9 @@ impl Step for Ship {
     async fn run(&self, cx: &mut StepContext, order: Order) -> Result<bool, StepError> {
         effect(cx, &order, "ship", "apply").await?;
         Ok(true)
+    }
+
+    fn options(&self) -> StepOptions {
+        local()
     }
 }
