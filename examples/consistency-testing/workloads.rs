@@ -80,13 +80,10 @@ pub(crate) fn isolation(name: &str) -> Result<String, String> {
         .map_err(|_| "must be read-committed, repeatable-read or serializable".to_owned())
 }
 
-fn text(error: potter_jepsen::Error) -> String {
-    error.to_string()
-}
-
 /// A workload on PostgreSQL.
 fn postgres(kind: Kind, spec: &TestSpec) -> Result<Postgres, String> {
     let mut options = Options::default().keys(spec.keys);
+    let text = |error: potter_jepsen::Error| error.to_string();
     options = options.isolation(Isolation::parse(&spec.isolation).map_err(text)?);
     if spec.reads == "replica" {
         options = options.reads(Reads::Replica);

@@ -157,7 +157,7 @@ fn certainly_not(error: &Error) -> bool {
 }
 
 /// Whoever polls again and again must not do so when there is nobody to answer.
-fn not_read(error: Failure) -> Completion {
+fn not_read(error: &Failure) -> Completion {
     let of_store = error.downcast_ref::<Error>().map(Error::kind);
     let of_database = error.downcast_ref::<potter_core::Error>().map(potter_core::Error::kind);
     let unavailable = of_store == Some(ErrorKind::Unavailable)
@@ -292,7 +292,7 @@ impl Client for EventClient {
             other => return Ok(Completion::Fail(format!("there is no operation {other}"))),
         };
         // A read that failed changed nothing, and the reader did not move.
-        Ok(read.map_or_else(not_read, Completion::Ok))
+        Ok(read.map_or_else(|error| not_read(&error), Completion::Ok))
     }
 
     async fn close(&mut self) {
