@@ -103,7 +103,10 @@ fn failed(address: &str, why: &dyn std::fmt::Display) -> Error {
     Error::new(ErrorKind::Unavailable, message)
 }
 
-fn late<T>(address: &str, done: std::result::Result<redis::RedisResult<T>, impl Sized>) -> Result<T> {
+fn late<T>(
+    address: &str,
+    done: std::result::Result<redis::RedisResult<T>, impl Sized>,
+) -> Result<T> {
     match done {
         Ok(done) => done.map_err(|error| failed(address, &error)),
         Err(_) => Err(failed(address, &"no answer in time")),
@@ -113,10 +116,7 @@ fn late<T>(address: &str, done: std::result::Result<redis::RedisResult<T>, impl 
 /// Was it an answer, though none that helps? Then the connection is good.
 fn is_answer(error: &redis::RedisError) -> bool {
     use redis::ErrorKind as Driver;
-    matches!(
-        error.kind(),
-        Driver::Server(_) | Driver::Extension | Driver::UnexpectedReturnType
-    )
+    matches!(error.kind(), Driver::Server(_) | Driver::Extension | Driver::UnexpectedReturnType)
 }
 
 impl Redis {

@@ -94,7 +94,8 @@ impl Queues {
         while let Some(next) = queue.front() {
             operations += next.batch.operations.len();
             bytes += next.batch.operations.iter().map(|op| op.bytes).sum::<usize>();
-            let full = group.len() == BATCHES_MAX || operations > OPERATIONS_MAX || bytes > BYTES_MAX;
+            let full =
+                group.len() == BATCHES_MAX || operations > OPERATIONS_MAX || bytes > BYTES_MAX;
             if full && !group.is_empty() {
                 break;
             }
@@ -229,8 +230,11 @@ impl SyncService {
                 answers: HashMap::new(),
                 lost: Vec::new(),
             };
-            let mut outcomes: Vec<Outcome> =
-                batches.iter().enumerate().map(|(at, batch)| self.put(&mut group, at, batch)).collect();
+            let mut outcomes: Vec<Outcome> = batches
+                .iter()
+                .enumerate()
+                .map(|(at, batch)| self.put(&mut group, at, batch))
+                .collect();
             let Group { ingest, wrote, answers, lost, .. } = group;
             let mut commit = ingest.finish();
             let nothing = wrote.is_empty();
@@ -251,9 +255,10 @@ impl SyncService {
 
     /// Puts one batch on those before it.
     fn put(&self, group: &mut Group<'_>, at: usize, batch: &Batch) -> Outcome {
-        let stored = batch.id.as_ref().and_then(|id| {
-            group.answers.get(id).or_else(|| group.loaded.identities.get(id))
-        });
+        let stored = batch
+            .id
+            .as_ref()
+            .and_then(|id| group.answers.get(id).or_else(|| group.loaded.identities.get(id)));
         if let Some(stored) = stored {
             if let Some(sequence) = batch.sequence.filter(|_| stored.hash != batch.hash) {
                 return Err(stale(&batch.device_id, sequence));
