@@ -67,6 +67,8 @@ pub const ID_BYTES_MAX: usize = 128;
 pub const OPERATIONS_MAX: usize = 1_000;
 /// The largest state of one entity, bytes.
 pub const ENTITY_BYTES_MAX: usize = 1024 * 1024;
+/// The most devices of a vector clock.
+pub const CLOCK_DEVICES_MAX: usize = 1_000;
 /// The largest page of a download.
 pub const PAGE_MAX: u64 = 500;
 

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::{Ready, Token};
 use crate::document::{Document, Kind};
 use crate::merge;
-use crate::service::{SyncService, kind_of};
+use crate::service::{SyncService, check_id, kind_of};
 use crate::store::{Entity, EntityKey, User};
 
 /// Two states of one CRDT.
@@ -86,6 +86,8 @@ pub(super) async fn state(
     Path((entity_type, entity_id)): Path<(String, String)>,
     Query(asking): Query<Asking>,
 ) -> Result<Ready, Problem> {
+    check_id("entity_type", &entity_type)?;
+    check_id("entity_id", &entity_id)?;
     let user = service.asking(asking.device_id.as_deref(), token.as_deref()).await?;
     let cache = service.cache();
     let kept = user.as_ref().and_then(|user| cache.key("state", user, &[&entity_type, &entity_id]));

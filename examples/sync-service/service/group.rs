@@ -184,8 +184,9 @@ impl SyncService {
     ) -> Vec<Outcome> {
         match self.together(user_id, batches, device).await {
             Ok(outcomes) => outcomes,
-            // The store is there, and does not take this: find out which of them it is.
-            Err(problem) if problem.status == 500 && batches.len() > 1 => {
+            // The store is there, and does not take this: find out which of them it is. (503: it is
+            // not there, or nobody knows what became of the commit.)
+            Err(problem) if problem.status != 503 && batches.len() > 1 => {
                 let mut outcomes = Vec::with_capacity(batches.len());
                 for batch in batches {
                     let alone = self.together(user_id, std::slice::from_ref(batch), None).await;

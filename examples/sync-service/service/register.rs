@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 use super::{Bearer, SyncService, check_id, replica_of};
-use crate::protocol::digest;
+use crate::protocol::{CLOCK_DEVICES_MAX, digest};
 use crate::store::{Commit, Identity, Notes, Replica};
 
 /// A device that joins its user's others.
@@ -276,6 +276,9 @@ impl SyncService {
         key: Option<&str>,
     ) -> Result<String, Problem> {
         let caller = self.caller(device_id, bearer).await?;
+        for device in observed.keys() {
+            check_id("observed", device)?;
+        }
         let user_id = caller.device.user.user_id.clone();
         let asked = serde_json::to_vec(&(device_id, observed)).unwrap_or_default();
         let hash = digest(&[&asked]).to_vec();
@@ -343,6 +346,11 @@ fn counted(
     let actor = ActorId::new(device_id).map_err(refused)?;
     let mut writer = Writer::open(actor, &clock);
     clock.increment(&mut writer).map_err(refused)?;
-    let entries = clock.iter().map(|(actor, seen)| (actor.to_string(), seen)).collect();
+    let entries: BTreeMap<_, _> =
+        clock.iter().map(|(actor, seen)| (actor.to_string(), seen)).collect();
+    if entries.len() > CLOCK_DEVICES_MAX {
+        let detail = format!("A vector clock has at most {CLOCK_DEVICES_MAX} devices.");
+        return Err(Problem::unprocessable("invalid_vector_clock", detail));
+    }
     Ok((entries, compared.map(ToOwned::to_owned)))
 }

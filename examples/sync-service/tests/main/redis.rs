@@ -37,7 +37,7 @@ fn server_program() -> (PathBuf, &'static str) {
                 Some((all.find(|path| path.exists())?, arg0))
             })
         })
-        .expect("there is no redis-server; run: scripts/services install redis")
+        .unwrap_or_else(|| panic!("there is no redis-server; run: scripts/services install redis"))
 }
 
 impl Server {
