@@ -148,6 +148,21 @@ fn a_body_is_taken_or_refused_with_the_place_of_the_mistake() {
 
     let plain = "POST /orders HTTP/1.1\r\ncontent-type: text/plain";
     service.send(plain, order.as_bytes()).problem(415, "unsupported_media_type");
+    // What `curl -d` sends is taken; what a page in a browser may send unasked is not.
+    let form = "POST /orders HTTP/1.1\r\ncontent-type: application/x-www-form-urlencoded";
+    assert_eq!(service.send(form, order.as_bytes()).status, 200);
+    assert_eq!(service.send("POST /orders HTTP/1.1", order.as_bytes()).status, 200);
+    for (sent, by_page) in [
+        (form, "origin: http://elsewhere.example"),
+        (form, "sec-fetch-site: cross-site"),
+        ("POST /orders HTTP/1.1", "origin: null"),
+    ] {
+        let head = format!("{sent}\r\n{by_page}");
+        service.send(&head, order.as_bytes()).problem(415, "unsupported_media_type");
+    }
+    let json =
+        "POST /orders HTTP/1.1\r\ncontent-type: application/json\r\norigin: http://localhost";
+    assert_eq!(service.send(json, order.as_bytes()).status, 200);
     let large = format!("{{\"customer\":\"{}\",\"items\":[]}}", "x".repeat(8 << 20));
     let detail = service.post(&large).problem(413, "body_too_large");
     assert!(detail.contains("1048576"), "{detail}");
