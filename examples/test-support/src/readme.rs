@@ -86,10 +86,10 @@ fn command_of(text: &str, status: u16) -> Command {
             _ => {}
         }
     }
-    if !command.body.is_empty()
-        && !command.headers.iter().any(|one| one.starts_with("Content-Type"))
-    {
-        command.headers.push("Content-Type: application/json".to_owned());
+    // As curl does.
+    let names_it = |header: &String| header.to_ascii_lowercase().starts_with("content-type:");
+    if !command.body.is_empty() && !command.headers.iter().any(names_it) {
+        command.headers.push("Content-Type: application/x-www-form-urlencoded".to_owned());
     }
     command
 }
@@ -128,6 +128,9 @@ mod tests {
         let Command { method, path, headers, body, status } = &commands[0];
         assert_eq!((method.as_str(), path.as_str(), *status), ("POST", "/a?b=1", 201));
         assert_eq!(body, r#"{"x": "y z"}"#);
-        assert_eq!(headers[..], ["Idempotency-Key: a b", "Content-Type: application/json"]);
+        assert_eq!(
+            headers[..],
+            ["Idempotency-Key: a b", "Content-Type: application/x-www-form-urlencoded"]
+        );
     }
 }
