@@ -69,9 +69,11 @@ enum Command {
     Status,
     /// Sends what was done here, and gets what was done elsewhere.
     Sync,
-    /// Does so again and again, and shows what changes. Ctrl-C ends it.
+    /// Does so whenever there is something to send or to get, and shows what changes. Ctrl-C ends
+    /// it.
     Watch {
-        /// Between two rounds, milliseconds.
+        /// Between two looks at the device's own file, and at a server that does not answer,
+        /// milliseconds.
         #[arg(long, default_value_t = 1000)]
         every_ms: u64,
     },
@@ -95,7 +97,10 @@ pub fn run(
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(execute(&arguments, out))
+    let done = runtime.block_on(execute(&arguments, out));
+    // Nobody waits for a wait.
+    runtime.shutdown_background();
+    done
 }
 
 async fn open(arguments: &Arguments) -> Done<(DeviceFile, Local)> {
@@ -203,7 +208,6 @@ fn status(local: &Local, out: &mut dyn Write) -> Done<u8> {
     writeln!(out, "incarnation  {}", meta.incarnation)?;
     writeln!(out, "epoch        {}", if meta.epoch.is_empty() { "-" } else { &meta.epoch })?;
     writeln!(out, "has all to   {}", meta.seq)?;
-    let unsent = |op: &OpState| matches!(op, OpState::Pending | OpState::Sent(_));
     writeln!(out, "not sent     {}", local.ops.values().filter(|op| unsent(&op.state)).count())?;
     for op in local.ops.values() {
         if let OpState::Rejected(why) = &op.state {
@@ -251,32 +255,35 @@ async fn meet(
     }
 }
 
+/// A round whenever there is a reason. The file is free between two rounds, for commands in another
+/// terminal; what those did is a reason, and so is news at the server, for which a thread waits.
 async fn watch(arguments: &Arguments, every: Duration, out: &mut dyn Write) -> Done<u8> {
     let transport = Http::new(&arguments.server);
     // Listens from now on: also while a round is under way.
     let mut stopped = tokio::spawn(tokio::signal::ctrl_c());
     let mut before = Vec::new();
     let mut was_offline = false;
+    let mut news: Option<tokio::task::JoinHandle<Result<bool, Failure>>> = None;
     loop {
-        // The file is free between two rounds, for commands in another terminal.
         let (mut file, mut local) = open(arguments).await?;
         let met = sync(&mut local, &transport, &mut file).await;
         file.close().await;
-        match met {
+        let offline = match met {
             Ok(done) => {
-                was_offline = false;
                 if done.reborn.is_some() {
                     writeln!(out, "{}", told(&done))?;
                 }
+                false
             }
             Err(failure @ Failure::Unreachable(_)) => {
                 if !was_offline {
                     writeln!(out, "offline: {failure}")?;
                 }
-                was_offline = true;
+                true
             }
             Err(failure) => return Err(failure.into()),
-        }
+        };
+        was_offline = offline;
         let mut now = Vec::new();
         show(&local, None, &mut now)?;
         if now != before {
@@ -284,9 +291,52 @@ async fn watch(arguments: &Arguments, every: Duration, out: &mut dyn Write) -> D
             out.flush()?;
             before = now;
         }
-        tokio::select! {
-            () = tokio::time::sleep(every) => {}
-            _ = &mut stopped => return Ok(0),
+        loop {
+            if !offline && news.is_none() {
+                let (transport, meta) = (transport.clone(), local.meta.clone());
+                news = Some(tokio::task::spawn_blocking(move || transport.wait_for_news(&meta)));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(every) => {
+                    if offline || has_unsent(arguments).await? {
+                        break;
+                    }
+                }
+                done = joined(&mut news) => {
+                    news = None;
+                    match done {
+                        // Nothing in this time.
+                        Ok(Ok(false)) => {}
+                        Ok(Ok(true)) => break,
+                        // What it is, the next round finds; not at once, though.
+                        _ => {
+                            tokio::time::sleep(every).await;
+                            break;
+                        }
+                    }
+                }
+                _ = &mut stopped => return Ok(0),
+            }
         }
     }
+}
+
+/// The end of a wait, if there is one.
+async fn joined<T>(
+    news: &mut Option<tokio::task::JoinHandle<T>>,
+) -> Result<T, tokio::task::JoinError> {
+    match news {
+        Some(news) => news.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn has_unsent(arguments: &Arguments) -> Done<bool> {
+    let (file, local) = open(arguments).await?;
+    file.close().await;
+    Ok(local.ops.values().any(|op| unsent(&op.state)))
+}
+
+fn unsent(op: &OpState) -> bool {
+    matches!(op, OpState::Pending | OpState::Sent(_))
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use example_sync_service::client::{Failure, Transport};
+use example_sync_service::client::{Failure, Meta, Transport};
 use example_sync_service::service::{
     Downloaded, RegisterRequest, Registered, UploadAnswer, UploadRequest,
 };
@@ -15,7 +15,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// The largest answer, bytes.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// A server by its address. Its calls block the thread: the program does nothing else meanwhile.
+/// How long a wait for news lasts, milliseconds; shorter than the patience.
+const WAIT_MS: &str = "10000";
+
+/// A server by its address. Its calls block the thread: the program does nothing else meanwhile, or
+/// makes them on a thread of their own.
+#[derive(Clone)]
 pub(crate) struct Http {
     agent: ureq::Agent,
     base: String,
@@ -46,6 +51,27 @@ impl Http {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         read(request.send(body))
+    }
+}
+
+impl Http {
+    /// Waits until the server has something behind this cursor, or for some seconds: is there
+    /// anything? The page itself is left for the next download.
+    ///
+    /// # Errors
+    /// When the server can't be reached, or wants the device to begin anew.
+    pub(crate) fn wait_for_news(&self, meta: &Meta) -> Result<bool, Failure> {
+        let Some(cursor) = &meta.cursor else { return Ok(true) };
+        let request = self
+            .agent
+            .get(format!("{}/download", self.base))
+            .query("device_id", &meta.device_id)
+            .query("limit", "1")
+            .query("wait_ms", WAIT_MS)
+            .query("cursor", cursor)
+            .header("authorization", format!("Bearer {}", meta.token));
+        let page: Downloaded = read(request.call())?;
+        Ok(!page.changes.is_empty())
     }
 }
 

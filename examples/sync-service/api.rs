@@ -18,6 +18,7 @@ use potter_core::{Database, Error, SystemClock};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::companion::Companion;
 use crate::service::{Options, SyncService};
 use crate::store::Store;
 use crate::store::sql::SqlStore;
@@ -31,7 +32,9 @@ pub async fn app(context: Context) -> Result<Router, StartError> {
     let options = options(&context)?;
     let every: u64 = env_parsed(&["SYNC_UPKEEP_SECONDS"], 60)?;
     let store = open(&context.settings.database_url).await?;
-    let service = SyncService::open(Arc::clone(&store), Arc::new(SystemClock), options).await?;
+    let companion = companion(&context, &store).await?;
+    let clock = Arc::new(SystemClock);
+    let service = SyncService::open_beside(Arc::clone(&store), companion, clock, options).await?;
     let stop = context.shutdown.token();
     let every = Duration::from_secs(every.max(1));
     context.background.spawn(upkeep::run(service.clone(), every, stop));
@@ -77,7 +80,55 @@ fn options(context: &Context) -> Result<Options, StartError> {
     }
     let days: u64 = env_parsed(&["SYNC_RETIRE_DAYS"], 90)?;
     let retire_after = Duration::from_secs(days.clamp(1, 36_500) * 24 * 3600);
-    Ok(Options { tokens_required, retire_after })
+    let mut options = Options { tokens_required, retire_after, ..Options::default() };
+    let look: u64 = env_parsed(&["SYNC_LOOK_MS"], 0)?;
+    if look > 0 {
+        (options.look_every, options.look_every_told) =
+            (Duration::from_millis(look), Duration::from_millis(look));
+    }
+    Ok(options)
+}
+
+/// Redis, if it is set.
+///
+/// # Errors
+/// When it can't be reached: the message names the variable, and not the password.
+async fn companion(
+    context: &Context,
+    store: &Arc<dyn Store>,
+) -> Result<Option<Arc<dyn Companion>>, StartError> {
+    match env_text(&["REDIS_URL", "REDIS_ADDR"]) {
+        Some((name, url)) => connect_redis(context, store, name, &url).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+#[cfg(feature = "redis")]
+async fn connect_redis(
+    context: &Context,
+    store: &Arc<dyn Store>,
+    name: &str,
+    url: &str,
+) -> Result<Arc<dyn Companion>, StartError> {
+    let secret = store.secret().await?;
+    let (redis, link) = crate::redis::Redis::connect(url, &secret).await.map_err(|error| {
+        Error::with_source(error.kind(), format!("{name} can't be used: {error}"), error)
+    })?;
+    context.background.spawn(link.run(context.shutdown.token()));
+    tracing::info!("Redis is the cache, and tells other processes; nothing is kept in it");
+    Ok(redis)
+}
+
+#[cfg(not(feature = "redis"))]
+async fn connect_redis(
+    _context: &Context,
+    _store: &Arc<dyn Store>,
+    name: &str,
+    _url: &str,
+) -> Result<Arc<dyn Companion>, StartError> {
+    std::future::ready(()).await;
+    let how = "cargo run -p example-sync-service --features redis --example sync-service";
+    Err(format!("{name} is set, and this build has no Redis: {how}").into())
 }
 
 /// The store that the environment names: MongoDB if `MONGO_URL` is set, else the database at `url`.
@@ -85,9 +136,6 @@ fn options(context: &Context) -> Result<Options, StartError> {
 /// # Errors
 /// When it can't be reached: the message names the variable.
 pub(crate) async fn open(url: &str) -> Result<Arc<dyn Store>, StartError> {
-    if let Some((name, _)) = env_text(&["REDIS_URL", "REDIS_ADDR"]) {
-        tracing::warn!("{name} is set, and not used: this service keeps nothing in Redis");
-    }
     let sql = env_text(&["DATABASE_URL", "POSTGRES_URL"]);
     match (env_text(&["MONGO_URL", "MONGODB_URI"]), &sql) {
         (Some((mongo, _)), Some((sql, _))) => {

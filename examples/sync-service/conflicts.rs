@@ -221,20 +221,20 @@ impl SyncService {
         loop {
             let now = self.store().user(&conflict.user_id).await?;
             let now = now.ok_or_else(|| Problem::internal(&"a conflict without its user"))?;
-            let wanted = key.map(|key| (scope.as_str(), key));
+            let ids: Vec<&str> = key.into_iter().collect();
             let keys = [conflict.key.clone()];
-            let loaded = self.store().load(&conflict.user_id, wanted, &[], &keys).await?;
-            if let Some(stored) = &loaded.identity {
+            let loaded = self.store().load(&conflict.user_id, &scope, &ids, &[], &keys).await?;
+            if let Some(stored) = loaded.identities.values().next() {
                 return Self::given_before(stored, &hash, "idempotency_key_reused");
             }
             let (mut commit, answer) =
                 self.ended(&conflict, &now, &loaded, device, resolution, pick)?;
-            commit.identity = key.map(|key| Identity {
+            commit.identities.extend(key.map(|key| Identity {
                 scope: scope.clone(),
                 id: key.to_owned(),
                 hash: hash.clone(),
                 answer: answer.clone(),
-            });
+            }));
             if turn.commit(&commit).await? {
                 return Ok(answer);
             }

@@ -74,7 +74,8 @@ impl Transport for Direct {
             cursor: cursor.map(ToOwned::to_owned),
             ..DownloadRequest::default()
         };
-        self.service.download(&request, Some(token)).await.map_err(refused)
+        let answer = self.service.download(&request, Some(token)).await.map_err(refused)?;
+        read(&answer)
     }
 }
 

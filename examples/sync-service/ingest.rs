@@ -1,6 +1,6 @@
-//! What an upload does to a user's entities: a pure function.
+//! What uploads do to a user's entities: a pure function.
 //!
-//! Invariant: the outcome depends on the batch, what was loaded, and the time, and on nothing else.
+//! Invariant: the outcome depends on the batches, what was loaded, and the time, and on nothing else.
 //! Operations are taken in their order; one that is refused changes nothing and stops nobody. An
 //! operation whose name is known is a duplicate if it is the same operation, and refused if it is
 //! another.
@@ -154,6 +154,46 @@ pub struct Ingested {
     pub commit: Commit,
 }
 
+/// Applies a batch, alone.
+///
+/// # Errors
+/// When a stored state can't be read.
+pub fn ingest(
+    by: &Uploader<'_>,
+    operations: &[Prepared],
+    loaded: &Loaded,
+) -> potter_crdt::Result<Ingested> {
+    let mut group = Ingest::new(by.user, loaded);
+    let (results, replica) = group.batch(by, operations)?;
+    group.commit.replicas.extend(replica);
+    Ok(Ingested { results, commit: group.finish() })
+}
+
+/// Batches of one user at work, to be written by one commit.
+///
+/// Invariant: what a batch answers, and what is written for it, is what it would be if the batches
+/// were committed one after the other, in their order; only the mark is one for all of them. A batch
+/// that fails changes nothing, and those after it see nothing of it.
+#[derive(Debug)]
+pub struct Ingest<'a> {
+    loaded: &'a Loaded,
+    /// The entities as the batches so far leave them.
+    docs: HashMap<EntityKey, Settled>,
+    /// The operations that they counted.
+    known: HashMap<OpKey, u64>,
+    mark: u64,
+    commit: Commit,
+}
+
+/// An entity between two batches.
+#[derive(Debug)]
+struct Settled {
+    doc: Document,
+    bytes: usize,
+    /// Its last change in this group, and when.
+    changed: Option<(u64, DateTime<Utc>)>,
+}
+
 /// An entity at work.
 struct Working {
     before: Document,
@@ -163,112 +203,196 @@ struct Working {
     order: usize,
 }
 
-/// Applies a batch.
-///
-/// # Errors
-/// When a stored state can't be read.
-pub fn ingest(
-    by: &Uploader<'_>,
-    operations: &[Prepared],
-    loaded: &Loaded,
-) -> potter_crdt::Result<Ingested> {
-    let now = timestamp(by.now)?;
-    let mut guard = SkewGuard::default().resume(last_clamped(by));
-    let mut docs: HashMap<&EntityKey, Working> = HashMap::new();
-    let mut ops: Vec<OpRecord> = Vec::new();
-    let mut known: HashMap<OpKey, u64> = loaded.ops.clone();
-    let mut results = Vec::with_capacity(operations.len());
-    for (index, prepared) in operations.iter().enumerate() {
-        let mut author = Author {
-            device: by.device_id,
-            incarnation: by.incarnation,
-            epoch: &by.user.epoch,
-            now,
-            guard: &mut guard,
-        };
-        let done = match prepared.name.and_then(|name| known.get(&name)) {
-            Some(payload) if *payload == prepared.payload => Ok(None),
-            Some(_) => Err(Refused::new(
-                "op_id_reused",
-                "this op_id was used for another operation: give each operation its own.",
-            )),
-            None => apply_one(prepared, &mut author, &mut docs, loaded)?.map(Some),
-        };
-        if let (Ok(Some(_)), Some(name)) = (&done, prepared.name) {
-            known.insert(name, prepared.payload);
-            ops.push(OpRecord { key: name, payload: prepared.payload });
+impl<'a> Ingest<'a> {
+    /// None yet. All that the batches need is in `loaded`, as of the version that `user` has.
+    pub fn new(user: &User, loaded: &'a Loaded) -> Self {
+        Self {
+            loaded,
+            docs: HashMap::new(),
+            known: HashMap::new(),
+            mark: random(),
+            commit: Commit::of(user),
         }
-        results.push(result(index, prepared, done));
     }
-    let mut commit = Commit::of(by.user);
-    commit.ops = ops;
-    write_changes(&mut commit, docs, by);
-    if let Some(replica) = by.replica {
-        let mut replica = Replica { last_seen: by.now, ..replica.clone() };
-        replica.notes.clamped = guard.last().map(|(claimed, given)| {
-            let plain = |stamp: &Stamp| (stamp.at.to_string(), stamp.counter);
-            (plain(claimed), plain(given))
-        });
-        if !commit.log.is_empty() {
-            *replica.notes.clock.entry(by.device_id.to_owned()).or_default() += 1;
-        }
-        commit.replica = Some(replica);
-    }
-    Ok(Ingested { results, commit })
-}
 
-fn apply_one<'a>(
-    prepared: &'a Prepared,
-    author: &mut Author<'_>,
-    docs: &mut HashMap<&'a EntityKey, Working>,
-    loaded: &Loaded,
-) -> potter_crdt::Result<Result<Applied, Refused>> {
-    let op = match &prepared.op {
-        Ok(op) => op,
-        Err(refused) => return Ok(Err(refused.clone())),
-    };
-    let order = docs.len();
-    let working = match docs.entry(&prepared.key) {
-        Entry::Occupied(entry) => entry.into_mut(),
-        Entry::Vacant(entry) => {
-            let stored = loaded.entities.get(&prepared.key);
-            let doc = match stored {
-                Some(stored) => Document::from_bytes(stored.kind, &stored.state)?,
-                None => Document::new(prepared.kind),
+    /// The number of the last change so far.
+    pub fn head(&self) -> u64 {
+        self.commit.after.head.seq
+    }
+
+    /// Applies one more batch: the results, and the replica as it is after it.
+    ///
+    /// # Errors
+    /// When a stored state can't be read. Nothing of the batch is taken in then.
+    pub fn batch(
+        &mut self,
+        by: &Uploader<'_>,
+        operations: &[Prepared],
+    ) -> potter_crdt::Result<(Vec<OperationResult>, Option<Replica>)> {
+        let now = timestamp(by.now)?;
+        let mut guard = SkewGuard::default().resume(last_clamped(by));
+        let mut docs: HashMap<&EntityKey, Working> = HashMap::new();
+        let mut counted: HashMap<OpKey, u64> = HashMap::new();
+        let mut results = Vec::with_capacity(operations.len());
+        for (index, prepared) in operations.iter().enumerate() {
+            let mut author = Author {
+                device: by.device_id,
+                incarnation: by.incarnation,
+                epoch: &by.user.epoch,
+                now,
+                guard: &mut guard,
             };
-            let bytes = stored.map_or(0, |stored| stored.state.len());
-            entry.insert(Working { before: doc.clone(), doc, bytes, changed: false, order })
-        }
-    };
-    let kind = working.doc.kind();
-    if kind != prepared.kind {
-        let detail = format!(
-            "entity {} is a {}, not a {}.",
-            prepared.key.entity_id,
-            kind.name(),
-            prepared.kind.name()
-        );
-        return Ok(Err(Refused::new("type_mismatch", detail)));
-    }
-    // What an operation replaces is not known before: near the limit the result is measured.
-    let near = working.bytes + prepared.bytes > ENTITY_BYTES_MAX;
-    let backup = near.then(|| working.doc.clone());
-    let done = working.doc.apply(op, author);
-    if let Ok(applied) = &done {
-        if let Some(backup) = backup {
-            working.bytes = working.doc.to_bytes().len();
-            if working.bytes > ENTITY_BYTES_MAX {
-                working.doc = backup;
-                working.bytes = working.doc.to_bytes().len();
-                let detail = format!("an entity has at most {ENTITY_BYTES_MAX} bytes.");
-                return Ok(Err(Refused::new("entity_too_large", detail)));
+            let known = prepared.name.and_then(|name| {
+                let earlier = || self.known.get(&name).or_else(|| self.loaded.ops.get(&name));
+                counted.get(&name).or_else(earlier).copied()
+            });
+            let done = match known {
+                Some(payload) if payload == prepared.payload => Ok(None),
+                Some(_) => Err(Refused::new(
+                    "op_id_reused",
+                    "this op_id was used for another operation: give each operation its own.",
+                )),
+                None => self.apply_one(prepared, &mut author, &mut docs)?.map(Some),
+            };
+            if let (Ok(Some(_)), Some(name)) = (&done, prepared.name) {
+                counted.insert(name, prepared.payload);
             }
-        } else {
-            working.bytes += prepared.bytes;
+            results.push(result(index, prepared, done));
         }
-        working.changed |= applied.changed;
+        let changed = self.settle(docs, by)?;
+        let ops = counted.iter().map(|(key, payload)| OpRecord { key: *key, payload: *payload });
+        self.commit.ops.extend(ops);
+        self.known.extend(counted);
+        let replica = by.replica.map(|replica| {
+            let mut replica = Replica { last_seen: by.now, ..replica.clone() };
+            replica.notes.clamped = guard.last().map(|(claimed, given)| {
+                let plain = |stamp: &Stamp| (stamp.at.to_string(), stamp.counter);
+                (plain(claimed), plain(given))
+            });
+            if changed {
+                *replica.notes.clock.entry(by.device_id.to_owned()).or_default() += 1;
+            }
+            replica
+        });
+        Ok((results, replica))
     }
-    Ok(done)
+
+    /// What the batches change.
+    pub fn finish(mut self) -> Commit {
+        let mut changed: Vec<_> = self
+            .docs
+            .into_iter()
+            .filter_map(|(key, settled)| Some((settled.changed?, key, settled.doc)))
+            .collect();
+        changed.sort_unstable_by_key(|((seq, _), ..)| *seq);
+        self.commit.entities = changed
+            .into_iter()
+            .map(|((seq, updated_at), key, doc)| Entity {
+                key,
+                kind: doc.kind(),
+                state: doc.to_bytes(),
+                seq,
+                updated_at,
+            })
+            .collect();
+        self.commit
+    }
+
+    fn apply_one<'b>(
+        &self,
+        prepared: &'b Prepared,
+        author: &mut Author<'_>,
+        docs: &mut HashMap<&'b EntityKey, Working>,
+    ) -> potter_crdt::Result<Result<Applied, Refused>> {
+        let op = match &prepared.op {
+            Ok(op) => op,
+            Err(refused) => return Ok(Err(refused.clone())),
+        };
+        let order = docs.len();
+        let working = match docs.entry(&prepared.key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(self.working(prepared, order)?),
+        };
+        let kind = working.doc.kind();
+        if kind != prepared.kind {
+            let detail = format!(
+                "entity {} is a {}, not a {}.",
+                prepared.key.entity_id,
+                kind.name(),
+                prepared.kind.name()
+            );
+            return Ok(Err(Refused::new("type_mismatch", detail)));
+        }
+        // What an operation replaces is not known before: near the limit the result is measured.
+        let near = working.bytes + prepared.bytes > ENTITY_BYTES_MAX;
+        let backup = near.then(|| working.doc.clone());
+        let done = working.doc.apply(op, author);
+        if let Ok(applied) = &done {
+            if let Some(backup) = backup {
+                working.bytes = working.doc.to_bytes().len();
+                if working.bytes > ENTITY_BYTES_MAX {
+                    working.doc = backup;
+                    working.bytes = working.doc.to_bytes().len();
+                    let detail = format!("an entity has at most {ENTITY_BYTES_MAX} bytes.");
+                    return Ok(Err(Refused::new("entity_too_large", detail)));
+                }
+            } else {
+                working.bytes += prepared.bytes;
+            }
+            working.changed |= applied.changed;
+        }
+        Ok(done)
+    }
+
+    /// The entity as the batches before leave it, or as it is stored, or new.
+    fn working(&self, prepared: &Prepared, order: usize) -> potter_crdt::Result<Working> {
+        let (doc, bytes) = match self.docs.get(&prepared.key) {
+            Some(settled) => (settled.doc.clone(), settled.bytes),
+            None => match self.loaded.entities.get(&prepared.key) {
+                Some(stored) => {
+                    (Document::from_bytes(stored.kind, &stored.state)?, stored.state.len())
+                }
+                None => (Document::new(prepared.kind), 0),
+            },
+        };
+        Ok(Working { before: doc.clone(), doc, bytes, changed: false, order })
+    }
+
+    /// Numbers what a batch changed, and notes where values stand side by side; did anything change?
+    fn settle(
+        &mut self,
+        docs: HashMap<&EntityKey, Working>,
+        by: &Uploader<'_>,
+    ) -> potter_crdt::Result<bool> {
+        let mut changed: Vec<_> = docs.into_iter().filter(|(_, working)| working.changed).collect();
+        changed.sort_unstable_by_key(|(_, working)| working.order);
+        let deltas = changed
+            .iter()
+            .map(|(_, working)| Ok(working.doc.delta_against(&working.before)?.to_bytes()))
+            .collect::<potter_crdt::Result<Vec<_>>>()?;
+        let any = !changed.is_empty();
+        for ((key, working), delta) in changed.into_iter().zip(deltas) {
+            let seq = self.head() + 1;
+            self.commit.after.head = Position { seq, mark: self.mark };
+            self.commit.log.push(LogEntry {
+                position: self.commit.after.head,
+                key: key.clone(),
+                kind: working.doc.kind(),
+                device_id: by.device_id.to_owned(),
+                delta,
+                at: by.now,
+            });
+            for conflict in conflicts(key, &working, by) {
+                // The last word of the group on it.
+                self.commit.conflicts.retain(|earlier| earlier.id != conflict.id);
+                self.commit.conflicts.push(conflict);
+            }
+            let Working { doc, bytes, .. } = working;
+            let settled = Settled { doc, bytes, changed: Some((seq, by.now)) };
+            self.docs.insert(key.clone(), settled);
+        }
+        Ok(any)
+    }
 }
 
 fn result(
@@ -310,35 +434,6 @@ fn result(
         }
     }
     result
-}
-
-/// Numbers what changed, and notes where values stand side by side.
-fn write_changes(commit: &mut Commit, docs: HashMap<&EntityKey, Working>, by: &Uploader<'_>) {
-    let mut changed: Vec<_> = docs.into_iter().filter(|(_, working)| working.changed).collect();
-    changed.sort_unstable_by_key(|(_, working)| working.order);
-    let mark = random();
-    for (key, working) in changed {
-        let Ok(delta) = working.doc.delta_against(&working.before) else { continue };
-        let seq = commit.after.head.seq + 1;
-        commit.after.head = Position { seq, mark };
-        let kind = working.doc.kind();
-        commit.log.push(LogEntry {
-            position: commit.after.head,
-            key: key.clone(),
-            kind,
-            device_id: by.device_id.to_owned(),
-            delta: delta.to_bytes(),
-            at: by.now,
-        });
-        commit.conflicts.extend(conflicts(key, &working, by));
-        commit.entities.push(Entity {
-            key: key.clone(),
-            kind,
-            state: working.doc.to_bytes(),
-            seq,
-            updated_at: by.now,
-        });
-    }
 }
 
 fn conflicts(key: &EntityKey, working: &Working, by: &Uploader<'_>) -> Vec<Conflict> {

@@ -19,10 +19,13 @@ HOST                   the address to listen on (127.0.0.1)
 DATABASE_URL           postgres://user:password@host:port/name or sqlite://path/to/file.db
                        (./data/sync-service.db; demo: a temporary file)
 MONGO_URL              mongodb://host:port/name instead, in a build with the feature mongodb
+REDIS_URL              redis://user:password@host:port/0 (or REDIS_ADDR=host:port): a cache, and how
+                       the processes on one store tell each other of news; nothing is kept in it
 SYNC_TOKENS            required: a request must show its device's token; optional: only a wrong one
                        is refused (optional on a loopback address, else required)
 SYNC_RETIRE_DAYS       after how many silent days a device is retired (90)
 SYNC_UPKEEP_SECONDS    how often logs are trimmed and garbage is reclaimed (60)
+SYNC_LOOK_MS           how often a download that waits looks at the store (500; with Redis 5000)
 LOG_LEVEL              off, error, warn, info, debug or trace (info)
 ";
 

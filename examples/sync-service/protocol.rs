@@ -4,9 +4,10 @@
 //! - **User.** All devices of a user share its entities and nothing of other users.
 //! - **Log sequence.** Each change of an entity has a number, 1, 2, 3 … per user. The numbers of a
 //!   batch are given out in the transaction that commits it, by compare-and-swap on the user's
-//!   version: two batches of one user can't commit with the same predecessor. So numbers appear in
-//!   order, without gaps, and a reader that has seen number n has seen all below.
-//! - **Mark.** A random number that all changes of one batch carry. Two histories that part (a server
+//!   version: two commits of one user can't have the same predecessor. So numbers appear in
+//!   order, without gaps, and a reader that has seen number n has seen all below. Batches that come
+//!   together are one commit.
+//! - **Mark.** A random number that all changes of one commit carry. Two histories that part (a server
 //!   restored from an older backup goes on) have different marks under the same number, so one
 //!   comparison tells whether a position belongs to this history; equal marks at n mean equal
 //!   histories up to n.
@@ -43,7 +44,7 @@
 //! | the answer to an upload is lost | the batch is stored under its id: the retry gets the first answer |
 //! | killed between commit and answer | the same |
 //! | killed before the commit | nothing is there: the retry is the first |
-//! | two uploads of one user at once | the later one finds another version, loads again and sees the ids of the first |
+//! | two uploads of one user at once | in one process they are one commit, one after the other; of two processes the later finds another version, loads again and sees the ids of the first |
 //! | the same batch at once from several devices | the same: one applies it, all get its answer |
 //! | a download during uploads | a page ends before a batch or inside it, never behind a number that is not committed |
 //! | the answer to a download is lost | the cursor has not come back: the page is sent again; deltas may come twice |
@@ -66,12 +67,17 @@ pub const ID_BYTES_MAX: usize = 128;
 pub const OPERATIONS_MAX: usize = 1_000;
 /// The largest state of one entity, bytes.
 pub const ENTITY_BYTES_MAX: usize = 1024 * 1024;
+/// The most devices of a vector clock.
+pub const CLOCK_DEVICES_MAX: usize = 1_000;
 /// The largest page of a download.
 pub const PAGE_MAX: u64 = 500;
 
+/// The shortest secret, bytes.
+const SECRET_BYTES_MIN: usize = 16;
+
 /// Signs cursors and tokens. It is in the database: all processes on it have the same.
 #[derive(Clone)]
-pub struct Secret(Vec<u8>);
+pub struct Secret(Hmac<Sha256>);
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -104,19 +110,51 @@ pub struct Cursor {
 
 impl Secret {
     /// Of these bytes.
-    pub fn new(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+    ///
+    /// # Errors
+    /// `Corrupt` when they are too few to keep anything secret.
+    pub fn new(bytes: &[u8]) -> potter_core::Result<Self> {
+        let keyed = Hmac::<Sha256>::new_from_slice(bytes).ok();
+        keyed.filter(|_| bytes.len() >= SECRET_BYTES_MIN).map(Self).ok_or_else(|| {
+            let message = "the secret that signs tokens and cursors is damaged in the database";
+            potter_core::Error::new(potter_core::ErrorKind::Corrupt, message)
+        })
     }
 
     fn mac(&self, parts: &[&str]) -> Hmac<Sha256> {
-        // Any length of key is taken; the fallback is there because the signature has one.
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0)
-            .unwrap_or_else(|_| Hmac::new(&Default::default()));
+        let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+        self.mac_of(&parts)
+    }
+
+    fn mac_of(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
+        let mut mac = self.0.clone();
         for part in parts {
             mac.update(&(part.len() as u64).to_be_bytes());
-            mac.update(part.as_bytes());
+            mac.update(part);
         }
         mac
+    }
+
+    /// A name for these parts that says nothing about them: 32 hexadecimal digits.
+    pub fn name(&self, purpose: &str, parts: &[&str]) -> String {
+        let mac = self.mac(&[&["name", purpose], parts].concat()).finalize().into_bytes();
+        mac[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Shows that these bytes were written by a holder of the secret.
+    pub fn tag(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 16] {
+        let purpose: [&[u8]; 2] = [b"tag", purpose.as_bytes()];
+        let mac = self.mac_of(&[&purpose, parts].concat()).finalize().into_bytes();
+        let mut tag = [0; 16];
+        tag.copy_from_slice(&mac[..16]);
+        tag
+    }
+
+    /// Is it the tag of these bytes? In a time that says nothing.
+    pub fn check_tag(&self, tag: &[u8], purpose: &str, parts: &[&[u8]]) -> bool {
+        let purpose: [&[u8]; 2] = [b"tag", purpose.as_bytes()];
+        tag.len() == 16
+            && self.mac_of(&[&purpose, parts].concat()).verify_truncated_left(tag).is_ok()
     }
 
     /// The token of a device in one of its lives: the same whenever it is asked for.
@@ -180,7 +218,7 @@ mod tests {
 
     #[test]
     fn tokens_and_cursors_are_of_their_owner_only() {
-        let secret = Secret::new(vec![7; 32]);
+        let secret = Secret::new(&[7; 32]).unwrap();
         let token = secret.token("phone", "ada", 3);
         assert_eq!(secret.check_token(&token, "phone", "ada"), Some(3));
         assert_eq!(secret.check_token(&token, "phone", "bob"), None);
@@ -191,6 +229,7 @@ mod tests {
         let text = secret.seal("ada", &cursor);
         assert_eq!(secret.open("ada", &text), Some(cursor));
         assert_eq!(secret.open("bob", &text), None);
+        assert!(Secret::new(&[]).is_err());
         for bad in ["", ".", "a.b", &text[1..], &text[..text.len() - 1], "é.é"] {
             assert_eq!(secret.open("ada", bad), None, "{bad}");
         }

@@ -1,7 +1,10 @@
 //! The service without its HTTP side: loads, lets [`crate::ingest`] decide, commits, and begins again
 //! if somebody was first.
 
+mod cache;
 mod download;
+mod group;
+mod news;
 mod register;
 mod upload;
 
@@ -10,12 +13,14 @@ use std::time::Duration;
 
 use examples_common::Problem;
 use potter_core::{Backoff, SharedClock, jitter};
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::sync::{Mutex, MutexGuard};
 
+use crate::companion::Companion;
 use crate::protocol::{ID_BYTES_MAX, Secret, new_epoch};
 use crate::store::{Commit, Device, Identity, Replica, Store, User};
 
 pub use download::{Change, DownloadRequest, Downloaded};
+pub use news::News;
 pub use register::{ClockAnswer, RegisterRequest, Registered, ReplicaStatus, StatusAnswer};
 pub(crate) use upload::kind_of;
 pub use upload::{Changes, UploadAnswer, UploadRequest};
@@ -32,12 +37,21 @@ pub struct Options {
     pub tokens_required: bool,
     /// After how long a silent replica is retired.
     pub retire_after: Duration,
+    /// How often a download that waits looks at the store, for what other processes wrote.
+    pub look_every: Duration,
+    /// The same while a companion tells of it.
+    pub look_every_told: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let retire_after = Duration::from_secs(90 * 24 * 3600);
-        Self { tokens_required: true, retire_after }
+        Self {
+            tokens_required: true,
+            retire_after,
+            look_every: Duration::from_millis(500),
+            look_every_told: Duration::from_secs(5),
+        }
     }
 }
 
@@ -54,13 +68,37 @@ struct Inner {
     options: Options,
     /// Uploads of one user wait for each other here, so that they rarely meet in the database.
     locks: Vec<Mutex<()>>,
-    /// Counts changes, for whoever waits for one.
-    changes: watch::Sender<u64>,
+    queues: group::Queues,
+    news: Arc<News>,
+    companion: Option<Arc<dyn Companion>>,
+    cache: cache::Cache,
 }
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SyncService").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// The name under which there is news of a user.
+    fn news_name(&self, user_id: &str) -> String {
+        self.secret.name("news", &[user_id])
+    }
+
+    /// Something was committed for a user.
+    fn tell(&self, user_id: &str) {
+        let name = self.news_name(user_id);
+        self.news.tell(&name);
+        if let Some(companion) = &self.companion {
+            companion.tell(&name);
+        }
+    }
+
+    /// How long a waiting download may trust in being told.
+    fn look_every(&self) -> Duration {
+        let told = self.companion.as_ref().is_some_and(|companion| companion.is_listening());
+        if told { self.options.look_every_told } else { self.options.look_every }
     }
 }
 
@@ -85,7 +123,7 @@ impl Turn<'_> {
         self.fresh = false;
         if done {
             if !commit.log.is_empty() {
-                self.inner.changes.send_modify(|count| *count = count.wrapping_add(1));
+                self.inner.tell(&commit.before.user_id);
             }
             return Ok(true);
         }
@@ -122,16 +160,41 @@ impl SyncService {
         clock: SharedClock,
         options: Options,
     ) -> potter_core::Result<Self> {
+        Self::open_beside(store, None, clock, options).await
+    }
+
+    /// On a store that has a companion.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn open_beside(
+        store: Arc<dyn Store>,
+        companion: Option<Arc<dyn Companion>>,
+        clock: SharedClock,
+        options: Options,
+    ) -> potter_core::Result<Self> {
         let secret = store.secret().await?;
-        let locks = (0..LOCKS).map(|_| Mutex::new(())).collect();
-        let changes = watch::Sender::new(0);
-        let inner = Inner { store, secret, clock, options, locks, changes };
+        let inner = Inner {
+            store,
+            clock,
+            options,
+            locks: (0..LOCKS).map(|_| Mutex::new(())).collect(),
+            queues: group::Queues::default(),
+            news: companion.as_ref().map(|one| Arc::clone(one.news())).unwrap_or_default(),
+            cache: cache::Cache::new(companion.clone(), secret.clone()),
+            companion,
+            secret,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Where it is kept.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.inner.store
+    }
+
+    pub(crate) fn cache(&self) -> &cache::Cache {
+        &self.inner.cache
     }
 
     /// The settings.
@@ -188,8 +251,17 @@ impl SyncService {
         device_id: Option<&str>,
         bearer: Bearer<'_>,
     ) -> Result<Option<String>, Problem> {
+        Ok(self.asking(device_id, bearer).await?.map(|user| user.user_id))
+    }
+
+    /// The same, as the user is now.
+    pub(crate) async fn asking(
+        &self,
+        device_id: Option<&str>,
+        bearer: Bearer<'_>,
+    ) -> Result<Option<User>, Problem> {
         match device_id {
-            Some(device_id) => Ok(Some(self.caller(device_id, bearer).await?.device.user.user_id)),
+            Some(device_id) => Ok(Some(self.caller(device_id, bearer).await?.device.user)),
             None if self.inner.options.tokens_required || bearer.is_some() => {
                 let detail = "Say as which device you ask: add ?device_id=… to the address.";
                 Err(Problem::unprocessable("missing_device", detail)
@@ -239,11 +311,11 @@ impl SyncService {
     }
 }
 
-/// The replica of that incarnation, or the latest one.
-fn replica_of(device: &Device, incarnation: Option<u64>) -> Result<&Replica, Problem> {
+/// Of the lives of a device that of that incarnation, or the latest one.
+fn replica_of(lives: &[Replica], incarnation: Option<u64>) -> Result<&Replica, Problem> {
     let found = match incarnation {
-        Some(wanted) => device.replicas.iter().find(|replica| replica.incarnation == wanted),
-        None => device.replicas.last(),
+        Some(wanted) => lives.iter().find(|replica| replica.incarnation == wanted),
+        None => lives.last(),
     };
     found.ok_or_else(|| {
         let detail = "The server does not know this incarnation of the device: register again.";

@@ -83,7 +83,7 @@ pub struct Device {
 }
 
 /// Which entity.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct EntityKey {
     /// Its kind in the user's program; `document` if none is given.
     pub entity_type: String,
@@ -148,11 +148,11 @@ pub struct Identity {
     pub answer: String,
 }
 
-/// What a batch needs to know.
+/// What a commit needs to know.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
-    /// The request's earlier answer.
-    pub identity: Option<Identity>,
+    /// Those of the requests that were answered before, by their ids.
+    pub identities: HashMap<String, Identity>,
     /// The operations that were counted before.
     pub ops: HashMap<OpKey, u64>,
     /// The entities that are there.
@@ -191,8 +191,8 @@ pub struct Commit {
     pub before: User,
     /// And as it will be, with the next version.
     pub after: User,
-    /// The replica that wrote.
-    pub replica: Option<Replica>,
+    /// The replicas that wrote, each once.
+    pub replicas: Vec<Replica>,
     /// Operations to remember.
     pub ops: Vec<OpRecord>,
     /// Entities that changed.
@@ -201,8 +201,8 @@ pub struct Commit {
     pub log: Vec<LogEntry>,
     /// Conflicts that came, went or changed.
     pub conflicts: Vec<Conflict>,
-    /// The answer to give again.
-    pub identity: Option<Identity>,
+    /// The answers to give again.
+    pub identities: Vec<Identity>,
 }
 
 impl Commit {
@@ -212,12 +212,12 @@ impl Commit {
         Self {
             before: user.clone(),
             after,
-            replica: None,
+            replicas: Vec::new(),
             ops: Vec::new(),
             entities: Vec::new(),
             log: Vec::new(),
             conflicts: Vec::new(),
-            identity: None,
+            identities: Vec::new(),
         }
     }
 }
@@ -246,15 +246,23 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn device(&self, device_id: &str) -> Result<Option<Device>>;
     /// A user.
     async fn user(&self, user_id: &str) -> Result<Option<User>>;
+    /// A user and the lives of these devices of it, as of one moment.
+    async fn devices(
+        &self,
+        user_id: &str,
+        device_ids: &[&str],
+    ) -> Result<Option<(User, Vec<Replica>)>>;
     /// All replicas of a user, at most [`REPLICAS_MAX`].
     async fn replicas_of(&self, user_id: &str) -> Result<Vec<Replica>>;
     /// Makes the user if it is new, and adds a replica; answers `false` if that replica is there.
     async fn add_replica(&self, user_id: &str, replica: &Replica) -> Result<bool>;
-    /// What a batch needs.
+    /// What a commit needs: of the requests of these ids within `scope`, operations and entities,
+    /// those that are there.
     async fn load(
         &self,
         user_id: &str,
-        identity: Option<(&str, &str)>,
+        scope: &str,
+        ids: &[&str],
         ops: &[OpKey],
         entities: &[EntityKey],
     ) -> Result<Loaded>;

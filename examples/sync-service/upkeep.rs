@@ -117,7 +117,7 @@ async fn reclaim(service: &SyncService, user: &User, stable: u64) -> Result<u64>
             let Some(now) = store.user(&user.user_id).await? else { return Ok(reclaimed) };
             // What was read must still be so under the version that the commit is made from.
             let keys = [entity.key.clone()];
-            let again = store.load(&user.user_id, None, &[], &keys).await?;
+            let again = store.load(&user.user_id, "", &[], &[], &keys).await?;
             if again.entities.get(&entity.key).map(|again| again.seq) != Some(entity.seq) {
                 continue;
             }

@@ -26,6 +26,10 @@ const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The body as a `T`.
 ///
+/// JSON by its content type; or, as `curl -d` sends it, as a form or as nothing. Not so from a page in a
+/// browser: a form is what a page of any other site may send without being asked, so that a stranger's
+/// page could give orders to a service on this machine.
+///
 /// Refuses with 415 (no JSON by its content type), 413 (larger than [`BodyLimit`]), 400
 /// (malformed, with line and column) and 422 (JSON of another shape, with the field's path;
 /// unknown fields too when `T` has `#[serde(deny_unknown_fields)]`).
@@ -41,7 +45,7 @@ where
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let limit = request.extensions().get::<BodyLimit>().copied().unwrap_or_default();
-        let is_json = is_json(request.headers());
+        let is_json = may_be_json(request.headers());
         let body = read(request.into_body(), limit.0).await?;
         if !is_json {
             let detail = "The body must be JSON: send the header Content-Type: application/json.";
@@ -52,13 +56,22 @@ where
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok())
-    else {
-        return false;
+fn may_be_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else {
+        return !is_of_a_page(headers);
     };
-    let mime = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    mime == "application/json" || (mime.starts_with("application/") && mime.ends_with("+json"))
+    let mime = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+    let mime = mime.trim().to_ascii_lowercase();
+    match mime.as_str() {
+        "application/json" => true,
+        "application/x-www-form-urlencoded" => !is_of_a_page(headers),
+        mime => mime.starts_with("application/") && mime.ends_with("+json"),
+    }
+}
+
+/// Browsers say where a request that changes something comes from.
+fn is_of_a_page(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) || headers.contains_key("sec-fetch-site")
 }
 
 async fn read(body: Body, limit: usize) -> Result<Vec<u8>, Problem> {

@@ -1,5 +1,7 @@
 //! Requests that do their work once for each `Idempotency-Key`.
 
+use std::time::{Duration, Instant};
+
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -7,7 +9,6 @@ use axum::response::{IntoResponse, Response};
 use futures::future::BoxFuture;
 use potter_core::{Backoff, Begun, Database, IdempotencyStore, Json, Tx, jitter};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 use crate::problem::Problem;
 
@@ -61,9 +62,12 @@ impl IntoResponse for OnceAnswer {
     }
 }
 
+/// How long a request goes on after conflicts with others before it answers 409.
+const CONFLICTS_FOR: Duration = Duration::from_secs(10);
+
 /// Does `work` in one transaction, once for each key of `scope`: the same key and request again
 /// get the first answer, another request with it is refused with 422. A refusal (an `Err`) is
-/// rolled back and leaves no trace. A transaction that met a conflict is begun again.
+/// rolled back and leaves no trace. A transaction that met a conflict is begun again, for ten seconds.
 ///
 /// # Errors
 /// What `work` refused with; 422 `idempotency_key_reused`; 409 while the same key is at work.
@@ -77,13 +81,17 @@ pub async fn once<W>(
 where
     W: for<'t> Fn(&'t mut Tx) -> BoxFuture<'t, Result<OnceAnswer, Problem>> + Sync,
 {
-    let retry = Backoff::exponential(Duration::from_millis(5)).max_attempts(8);
-    let mut failed = 0;
+    // Many who change one aggregate at once each get their turn: one in every round wins.
+    let retry = Backoff::exponential(Duration::from_millis(5))
+        .cap(Duration::from_millis(100))
+        .unlimited()
+        .deadline(CONFLICTS_FOR);
+    let (mut failed, began) = (0, Instant::now());
     loop {
         let done = attempt(database, scope, key, request, &work).await;
         let again = done.as_ref().is_err_and(|problem| problem.code == "conflict");
         failed += 1;
-        match retry.delay(failed, Duration::ZERO, jitter()) {
+        match retry.delay(failed, began.elapsed(), jitter()) {
             Some(wait) if again => tokio::time::sleep(wait).await,
             _ => return done,
         }

@@ -92,8 +92,23 @@ async fn nothing_is_lost_or_doubled(test: TestDatabase) {
     test.close().await;
 }
 
+/// Deposits do not exclude each other: many at once on one account all go through.
+async fn a_crowd_at_one_account(test: TestDatabase) {
+    let folder = tempfile::tempdir().unwrap();
+    let program = start(&test, &folder);
+    program.post("/accounts", &json!({"id": "a", "owner": "Ada"})).of(201);
+    std::thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| program.post("/accounts/a/deposit", &json!({"amount": 1})).of(200));
+        }
+    });
+    assert_eq!(program.get("/accounts/a").of(200)["balance"], 40);
+    test.close().await;
+}
+
 potter_core::on_every_sql_engine!(
     the_readme_is_true,
+    a_crowd_at_one_account,
     bad_requests_are_refused,
     nothing_is_lost_or_doubled,
 );

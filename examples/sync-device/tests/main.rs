@@ -91,6 +91,36 @@ fn offline_is_no_error_of_the_device_and_nothing_is_lost() {
     assert_eq!(device(folder.path(), &server, &["fly"]).status.code(), Some(2));
 }
 
+/// It looks at its file once an hour: what it shows, it was told.
+#[test]
+fn a_watch_is_told_of_news_by_the_server() {
+    use std::io::{BufRead, BufReader};
+
+    let folder = tempfile::tempdir().unwrap();
+    let service = Program::start("sync-service", folder.path(), &[]);
+    let server = format!("http://{}", service.address());
+    device(folder.path(), &server, &["--file", "phone.db", "inc", "n"]);
+    device(folder.path(), &server, &["--file", "phone.db", "sync"]);
+    let mut watch = Command::new(program("sync-device"))
+        .env_clear()
+        .env("SYNC_SERVER", &server)
+        .current_dir(folder.path())
+        .args(["--file", "tablet.db", "watch", "--every-ms", "3600000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    for n in 1..6 {
+        assert_eq!(lines.next().unwrap().unwrap(), format!("n = {n}"));
+        device(folder.path(), &server, &["--file", "phone.db", "inc", "n"]);
+        device(folder.path(), &server, &["--file", "phone.db", "sync"]);
+    }
+    // It ends at once, though it waits.
+    let stopped = Command::new("kill").args(["-s", "INT", &watch.id().to_string()]).status();
+    assert!(stopped.unwrap().success());
+    assert!(watch.wait().unwrap().success());
+}
+
 #[test]
 fn a_watch_shows_what_another_device_does() {
     use std::io::{BufRead, BufReader};

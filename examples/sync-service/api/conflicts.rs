@@ -98,7 +98,8 @@ pub(super) async fn list(
         return Err(Problem::unprocessable("invalid_status", detail).with_field("status", detail));
     }
     let user_id = service.user_of(listing.device_id.as_deref(), token.as_deref()).await?;
-    let offset = listing.offset.unwrap_or(0);
+    // As much as every store can count.
+    let offset = listing.offset.unwrap_or(0).min(u64::from(u32::MAX));
     let filter = ConflictFilter { user_id, status: listing.status, limit, offset };
     let (found, total) = service.store().conflicts(&filter).await?;
     let conflicts = found.into_iter().map(ConflictView::from).collect();

@@ -2,17 +2,19 @@
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use examples_common::{JsonBody, Problem};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
-use super::Token;
+use super::{Ready, Token};
 use crate::document::{Document, Kind};
 use crate::merge;
-use crate::service::{SyncService, kind_of};
-use crate::store::{Entity, EntityKey};
+use crate::service::{SyncService, check_id, kind_of};
+use crate::store::{Entity, EntityKey, User};
 
 /// Two states of one CRDT.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -83,15 +85,35 @@ pub(super) async fn state(
     Token(token): Token,
     Path((entity_type, entity_id)): Path<(String, String)>,
     Query(asking): Query<Asking>,
-) -> Result<Json<StateView>, Problem> {
-    let user = service.user_of(asking.device_id.as_deref(), token.as_deref()).await?;
+) -> Result<Ready, Problem> {
+    check_id("entity_type", &entity_type)?;
+    check_id("entity_id", &entity_id)?;
+    let user = service.asking(asking.device_id.as_deref(), token.as_deref()).await?;
+    let cache = service.cache();
+    let kept = user.as_ref().and_then(|user| cache.key("state", user, &[&entity_type, &entity_id]));
+    if let Some(view) = cache.get::<Box<RawValue>>(kept.as_ref()).await {
+        return Ok(Ready(StatusCode::OK, view.get().to_owned()));
+    }
+    let view = view_of(&service, user.as_ref(), entity_type, entity_id).await?;
+    let view = to_raw_value(&view).map_err(|error| Problem::internal(&error))?;
+    cache.put(kept, &view);
+    Ok(Ready(StatusCode::OK, view.get().to_owned()))
+}
+
+async fn view_of(
+    service: &SyncService,
+    user: Option<&User>,
+    entity_type: String,
+    entity_id: String,
+) -> Result<StateView, Problem> {
+    let user = user.map(|user| user.user_id.as_str());
     let key = EntityKey { entity_type: entity_type.clone(), entity_id: entity_id.clone() };
-    let mut found = find(&service, user.as_deref(), &key).await?;
+    let mut found = find(service, user, &key).await?;
     if found.is_none()
         && let Some(kind) = Kind::parse(&entity_type)
     {
         let key = EntityKey { entity_type: "document".to_owned(), entity_id };
-        found = find(&service, user.as_deref(), &key).await?.filter(|found| found.kind == kind);
+        found = find(service, user, &key).await?.filter(|found| found.kind == kind);
     }
     let entity = found.ok_or_else(|| {
         let detail = format!("There is no {} {}.", key.entity_type, key.entity_id);
@@ -100,7 +122,7 @@ pub(super) async fn state(
     let document = Document::from_bytes(entity.kind, &entity.state)
         .map_err(|error| Problem::internal(&error))?;
     let (timestamp, node_id) = document.stamp().unzip();
-    Ok(Json(StateView {
+    Ok(StateView {
         entity_type: entity.key.entity_type,
         entity_id: entity.key.entity_id,
         crdt_type: entity.kind.name(),
@@ -111,7 +133,7 @@ pub(super) async fn state(
         state: document.to_json(),
         seq: entity.seq,
         updated_at: entity.updated_at,
-    }))
+    })
 }
 
 async fn find(
@@ -122,7 +144,7 @@ async fn find(
     let store = service.store();
     if let Some(user) = user {
         let keys = [key.clone()];
-        return Ok(store.load(user, None, &[], &keys).await?.entities.remove(key));
+        return Ok(store.load(user, "", &[], &[], &keys).await?.entities.remove(key));
     }
     let mut found = store.find_entity(key).await?;
     if found.len() > 1 {

@@ -59,8 +59,9 @@ pub(super) async fn download(
     State(service): State<SyncService>,
     Token(token): Token,
     Query(request): Query<DownloadRequest>,
-) -> Result<Json<Downloaded>, Problem> {
-    Ok(Json(service.download(&request, token.as_deref()).await?))
+) -> Result<Ready, Problem> {
+    let answer = service.download(&request, token.as_deref()).await?;
+    Ok(Ready(StatusCode::OK, answer))
 }
 
 /// How a device and its user's others stand.

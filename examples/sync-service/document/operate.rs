@@ -262,7 +262,14 @@ fn json_of(op: &Operation) -> JsonValue {
 }
 
 fn key(op: &Operation) -> Result<String, Refused> {
-    need(op.key.clone(), "key")
+    let key = need(op.key.clone(), "key")?;
+    if key.contains('\0') {
+        return Err(Refused::new(
+            "invalid_key",
+            "a key has no NUL character: not every store keeps one.",
+        ));
+    }
+    Ok(key)
 }
 
 fn need<T>(field: Option<T>, name: &str) -> Result<T, Refused> {

@@ -5,18 +5,17 @@ use std::time::Duration;
 use examples_common::Problem;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::register::rfc3339;
 use super::{Bearer, Caller, SyncService, epoch_changed, replica_of, retired};
 use crate::document::{Document, Kind};
 use crate::protocol::{Cursor, PAGE_MAX, Position};
-use crate::store::{EntityKey, LogEntry, Replica};
+use crate::store::{Entity, EntityKey, LogEntry, Replica, User};
 
 /// A page ends before it has more bytes of deltas than this, unless its first has.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
-/// Between looks at the store while waiting: other processes write too.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The longest wait.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -78,13 +77,39 @@ pub struct Downloaded {
     pub server_time: String,
 }
 
+/// What a page is made of; the same for all devices that ask for it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Page {
+    /// A JSON array of [`Change`].
+    changes: Box<RawValue>,
+    /// Where it ends in the log.
+    position: Position,
+    /// Where it ends in a snapshot.
+    after: Option<EntityKey>,
+    /// There is more of the log or of the snapshot.
+    more: bool,
+}
+
+/// [`Downloaded`], to be written.
+#[derive(Serialize)]
+struct Answer<'a> {
+    device_id: &'a str,
+    changes: &'a RawValue,
+    next_cursor: String,
+    has_more: bool,
+    snapshot: bool,
+    seq: u64,
+    epoch: &'a str,
+    server_time: String,
+}
+
 fn resync(code: &'static str, detail: &str) -> Problem {
     Problem::new(axum::http::StatusCode::GONE, code, detail)
 }
 
 impl SyncService {
     /// A page of changes. Moves nothing but the acknowledgement of the cursor that came back, so it
-    /// may be asked again and again.
+    /// may be asked again and again. The answer is JSON of [`Downloaded`].
     ///
     /// # Errors
     /// 410 `cursor_expired` and `device_retired` (download without a cursor), 409 `epoch_changed`,
@@ -93,7 +118,7 @@ impl SyncService {
         &self,
         request: &DownloadRequest,
         bearer: Bearer<'_>,
-    ) -> Result<Downloaded, Problem> {
+    ) -> Result<String, Problem> {
         let limit = request.limit.unwrap_or(100);
         if !(1..=PAGE_MAX).contains(&limit) {
             let detail = format!("limit is from 1 to {PAGE_MAX}.");
@@ -103,13 +128,14 @@ impl SyncService {
         }
         let caller = self.caller(&request.device_id, bearer).await?;
         let incarnation = request.incarnation.or(caller.incarnation);
-        let replica = replica_of(&caller.device, incarnation)?.clone();
+        let replica = replica_of(&caller.device.replicas, incarnation)?.clone();
         if replica.retired {
             return Err(resync("device_retired", &retired(&replica.device_id)));
         }
         let user = &caller.device.user;
         let Some(text) = &request.cursor else {
-            return self.snapshot(&caller, user.head, None, limit).await;
+            let page = self.snapshot(user, None, limit).await?;
+            return self.downloaded(&caller, &page, user.head, true);
         };
         let cursor = self.inner.secret.open(&user.user_id, text).ok_or_else(|| {
             let detail = "The cursor was not made by this service for this user: send the \
@@ -120,12 +146,13 @@ impl SyncService {
         let position = cursor.position;
         if let Some((entity_type, entity_id)) = cursor.after {
             let after = EntityKey { entity_type, entity_id };
-            return self.snapshot(&caller, position, Some(after), limit).await;
+            let page = self.snapshot(user, Some(after), limit).await?;
+            return self.downloaded(&caller, &page, position, true);
         }
         self.acknowledge(&replica, position).await?;
         let wait = Duration::from_millis(request.wait_ms.unwrap_or(0)).min(WAIT_MAX);
-        let log = self.wait_for(&user.user_id, position.seq, limit, wait).await?;
-        self.page(&caller, request, position, log, limit)
+        let page = self.page(user, request, position, limit, wait).await?;
+        self.downloaded(&caller, &page, page.position, false)
     }
 
     /// Is the cursor of this history, and is the log behind it still there?
@@ -173,6 +200,31 @@ impl SyncService {
         Ok(())
     }
 
+    /// The changes after a position.
+    async fn page(
+        &self,
+        user: &User,
+        request: &DownloadRequest,
+        from: Position,
+        limit: u64,
+        wait: Duration,
+    ) -> Result<Page, Problem> {
+        let without = (request.include_own == Some(false)).then_some(request.device_id.as_str());
+        let key = if from.seq < user.head.seq && without.is_none() {
+            let [seq, mark, limit] = [from.seq, from.mark, limit].map(|number| number.to_string());
+            self.inner.cache.key("page", user, &[&seq, &mark, &limit])
+        } else {
+            None
+        };
+        if let Some(page) = self.inner.cache.get(key.as_ref()).await {
+            return Ok(page);
+        }
+        let log = self.wait_for(&user.user_id, from.seq, limit, wait).await?;
+        let page = page_of(log, from, limit, without)?;
+        self.inner.cache.put(key, &page);
+        Ok(page)
+    }
+
     async fn wait_for(
         &self,
         user_id: &str,
@@ -180,113 +232,129 @@ impl SyncService {
         limit: u64,
         wait: Duration,
     ) -> Result<Vec<LogEntry>, Problem> {
-        let mut changes = self.inner.changes.subscribe();
+        let mut listener = self.inner.news.listen(self.inner.news_name(user_id));
         let end = tokio::time::Instant::now() + wait;
         loop {
-            changes.mark_unchanged();
+            listener.looks();
+            let look_every = self.inner.look_every();
             let log = self.inner.store.log(user_id, after, limit + 1).await?;
             let left = end.saturating_duration_since(tokio::time::Instant::now());
             if !log.is_empty() || left.is_zero() {
                 return Ok(log);
             }
             // A hint, the next look, or the end of the wait.
-            let _ = tokio::time::timeout(left.min(LOOK_EVERY), changes.changed()).await;
+            let _ = tokio::time::timeout(left.min(look_every), listener.told()).await;
         }
-    }
-
-    fn page(
-        &self,
-        caller: &Caller,
-        request: &DownloadRequest,
-        from: Position,
-        log: Vec<LogEntry>,
-        limit: u64,
-    ) -> Result<Downloaded, Problem> {
-        let include_own = request.include_own.unwrap_or(true);
-        let (mut changes, mut position, mut bytes, mut taken) = (Vec::new(), from, 0, 0);
-        let in_all = log.len();
-        for entry in log {
-            bytes += entry.delta.len();
-            if taken > 0 && (bytes > PAGE_BYTES || taken as u64 == limit) {
-                break;
-            }
-            taken += 1;
-            position = entry.position;
-            if !include_own && entry.device_id == request.device_id {
-                continue;
-            }
-            changes.push(Change {
-                seq: entry.position.seq,
-                delta: json_of(entry.kind, &entry.delta)?,
-                entity_type: entry.key.entity_type,
-                entity_id: entry.key.entity_id,
-                crdt_type: entry.kind.name().to_owned(),
-                device_id: Some(entry.device_id),
-            });
-        }
-        let has_more = taken < in_all;
-        Ok(self.downloaded(caller, changes, position, None, has_more, false))
     }
 
     /// Entities in the order of their keys. It ends with the position at which it began: what
     /// changed meanwhile comes from the log.
     async fn snapshot(
         &self,
-        caller: &Caller,
-        position: Position,
+        user: &User,
         after: Option<EntityKey>,
         limit: u64,
-    ) -> Result<Downloaded, Problem> {
-        let user = &caller.device.user;
-        let entities = self.inner.store.entities(&user.user_id, after.as_ref(), limit + 1).await?;
-        let in_all = entities.len();
-        let (mut changes, mut last, mut bytes) = (Vec::new(), after, 0);
-        for entity in entities {
-            bytes += entity.state.len();
-            let full = changes.len() as u64 == limit || bytes > PAGE_BYTES;
-            if full && !changes.is_empty() {
-                break;
-            }
-            last = Some(entity.key.clone());
-            changes.push(Change {
-                seq: entity.seq,
-                delta: json_of(entity.kind, &entity.state)?,
-                entity_type: entity.key.entity_type,
-                entity_id: entity.key.entity_id,
-                crdt_type: entity.kind.name().to_owned(),
-                device_id: None,
-            });
+    ) -> Result<Page, Problem> {
+        let limit_asked = limit.to_string();
+        let mut asked = vec![limit_asked.as_str()];
+        if let Some(after) = &after {
+            asked.extend([after.entity_type.as_str(), &after.entity_id]);
         }
-        let more = changes.len() < in_all;
-        let last = last.filter(|_| more).map(|key| (key.entity_type, key.entity_id));
-        let has_more = more || user.head.seq > position.seq;
-        Ok(self.downloaded(caller, changes, position, last, has_more, true))
+        let key = self.inner.cache.key("snapshot", user, &asked);
+        if let Some(page) = self.inner.cache.get(key.as_ref()).await {
+            return Ok(page);
+        }
+        let entities = self.inner.store.entities(&user.user_id, after.as_ref(), limit + 1).await?;
+        let page = snapshot_of(entities, after, limit)?;
+        self.inner.cache.put(key, &page);
+        Ok(page)
     }
 
     fn downloaded(
         &self,
         caller: &Caller,
-        changes: Vec<Change>,
+        page: &Page,
         position: Position,
-        after: Option<(String, String)>,
-        has_more: bool,
         snapshot: bool,
-    ) -> Downloaded {
+    ) -> Result<String, Problem> {
         let user = &caller.device.user;
-        // Inside a snapshot nothing is complete yet.
-        let seq = if after.is_some() { 0 } else { position.seq };
-        let cursor = Cursor { epoch: user.epoch.clone(), position, after };
-        Downloaded {
-            device_id: caller.device.replicas[0].device_id.clone(),
-            changes,
-            next_cursor: self.inner.secret.seal(&user.user_id, &cursor),
-            has_more,
+        let after = page.after.as_ref().filter(|_| page.more);
+        let after = after.map(|key| (key.entity_type.clone(), key.entity_id.clone()));
+        let answer = Answer {
+            device_id: &caller.device.replicas[0].device_id,
+            changes: &page.changes,
+            has_more: page.more || (snapshot && user.head.seq > position.seq),
             snapshot,
-            seq,
-            epoch: user.epoch.clone(),
+            // Inside a snapshot nothing is complete yet.
+            seq: if after.is_some() { 0 } else { position.seq },
+            next_cursor: {
+                let cursor = Cursor { epoch: user.epoch.clone(), position, after };
+                self.inner.secret.seal(&user.user_id, &cursor)
+            },
+            epoch: &user.epoch,
             server_time: rfc3339(self.now()),
-        }
+        };
+        serde_json::to_string(&answer).map_err(|error| Problem::internal(&error))
     }
+}
+
+fn page_of(
+    log: Vec<LogEntry>,
+    from: Position,
+    limit: u64,
+    without: Option<&str>,
+) -> Result<Page, Problem> {
+    let (mut changes, mut position, mut bytes, mut taken) = (Vec::new(), from, 0, 0);
+    let in_all = log.len();
+    for entry in log {
+        bytes += entry.delta.len();
+        if taken > 0 && (bytes > PAGE_BYTES || taken as u64 == limit) {
+            break;
+        }
+        taken += 1;
+        position = entry.position;
+        if without == Some(&entry.device_id) {
+            continue;
+        }
+        changes.push(Change {
+            seq: entry.position.seq,
+            delta: json_of(entry.kind, &entry.delta)?,
+            entity_type: entry.key.entity_type,
+            entity_id: entry.key.entity_id,
+            crdt_type: entry.kind.name().to_owned(),
+            device_id: Some(entry.device_id),
+        });
+    }
+    let changes = to_raw_value(&changes).map_err(|error| Problem::internal(&error))?;
+    Ok(Page { changes, position, after: None, more: taken < in_all })
+}
+
+fn snapshot_of(
+    entities: Vec<Entity>,
+    after: Option<EntityKey>,
+    limit: u64,
+) -> Result<Page, Problem> {
+    let in_all = entities.len();
+    let (mut changes, mut after, mut bytes) = (Vec::new(), after, 0);
+    for entity in entities {
+        bytes += entity.state.len();
+        let full = changes.len() as u64 == limit || bytes > PAGE_BYTES;
+        if full && !changes.is_empty() {
+            break;
+        }
+        after = Some(entity.key.clone());
+        changes.push(Change {
+            seq: entity.seq,
+            delta: json_of(entity.kind, &entity.state)?,
+            entity_type: entity.key.entity_type,
+            entity_id: entity.key.entity_id,
+            crdt_type: entity.kind.name().to_owned(),
+            device_id: None,
+        });
+    }
+    let more = changes.len() < in_all;
+    let changes = to_raw_value(&changes).map_err(|error| Problem::internal(&error))?;
+    Ok(Page { changes, position: Position::default(), after, more })
 }
 
 fn json_of(kind: Kind, bytes: &[u8]) -> Result<Value, Problem> {

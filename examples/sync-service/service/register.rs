@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 use super::{Bearer, SyncService, check_id, replica_of};
-use crate::protocol::digest;
+use crate::protocol::{CLOCK_DEVICES_MAX, digest};
 use crate::store::{Commit, Identity, Notes, Replica};
 
 /// A device that joins its user's others.
@@ -166,7 +166,7 @@ impl SyncService {
                     let detail = format!("Device {device_id} is registered for another user.");
                     return Err(Problem::conflict("device_of_other_user", detail));
                 }
-                let last = replica_of(device, None)?;
+                let last = replica_of(&device.replicas, None)?;
                 if !reissue && !last.retired {
                     return Ok((false, self.registered(&device.user, last, "known")?));
                 }
@@ -228,7 +228,7 @@ impl SyncService {
     ) -> Result<StatusAnswer, Problem> {
         let caller = self.caller(device_id, bearer).await?;
         let user = &caller.device.user;
-        let replica = replica_of(&caller.device, caller.incarnation)?;
+        let replica = replica_of(&caller.device.replicas, caller.incarnation)?;
         let now = self.now();
         let all = self.inner.store.replicas_of(&user.user_id).await?;
         let replica = status_of(replica, user.head.seq, now);
@@ -259,7 +259,7 @@ impl SyncService {
         bearer: Bearer<'_>,
     ) -> Result<ClockAnswer, Problem> {
         let caller = self.caller(device_id, bearer).await?;
-        let replica = replica_of(&caller.device, caller.incarnation)?;
+        let replica = replica_of(&caller.device.replicas, caller.incarnation)?;
         let vector_clock = replica.notes.clock.clone();
         Ok(ClockAnswer { device_id: device_id.to_owned(), vector_clock, observed_is: None })
     }
@@ -276,6 +276,9 @@ impl SyncService {
         key: Option<&str>,
     ) -> Result<String, Problem> {
         let caller = self.caller(device_id, bearer).await?;
+        for device in observed.keys() {
+            check_id("observed", device)?;
+        }
         let user_id = caller.device.user.user_id.clone();
         let asked = serde_json::to_vec(&(device_id, observed)).unwrap_or_default();
         let hash = digest(&[&asked]).to_vec();
@@ -288,7 +291,7 @@ impl SyncService {
         let mut turn = self.turn(&user_id).await;
         loop {
             let caller = self.caller(device_id, bearer).await?;
-            let mut replica = replica_of(&caller.device, caller.incarnation)?.clone();
+            let mut replica = replica_of(&caller.device.replicas, caller.incarnation)?.clone();
             let (clock, observed_is) = counted(&replica.notes.clock, device_id, observed)?;
             replica.notes.clock = clock.clone();
             replica.last_seen = self.now();
@@ -297,13 +300,13 @@ impl SyncService {
             let answer =
                 serde_json::to_string(&answer).map_err(|error| Problem::internal(&error))?;
             let mut commit = Commit::of(&caller.device.user);
-            commit.replica = Some(replica);
-            commit.identity = key.map(|key| Identity {
+            commit.replicas.push(replica);
+            commit.identities.extend(key.map(|key| Identity {
                 scope: scope.clone(),
                 id: key.to_owned(),
                 hash: hash.clone(),
                 answer: answer.clone(),
-            });
+            }));
             if turn.commit(&commit).await? {
                 return Ok(answer);
             }
@@ -343,6 +346,11 @@ fn counted(
     let actor = ActorId::new(device_id).map_err(refused)?;
     let mut writer = Writer::open(actor, &clock);
     clock.increment(&mut writer).map_err(refused)?;
-    let entries = clock.iter().map(|(actor, seen)| (actor.to_string(), seen)).collect();
+    let entries: BTreeMap<_, _> =
+        clock.iter().map(|(actor, seen)| (actor.to_string(), seen)).collect();
+    if entries.len() > CLOCK_DEVICES_MAX {
+        let detail = format!("A vector clock has at most {CLOCK_DEVICES_MAX} devices.");
+        return Err(Problem::unprocessable("invalid_vector_clock", detail));
+    }
     Ok((entries, compared.map(ToOwned::to_owned)))
 }

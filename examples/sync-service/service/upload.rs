@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 use super::register::rfc3339;
 use super::{Bearer, SyncService, check_id, epoch_changed, replica_of, retired};
 use crate::document::Kind;
-use crate::ingest::{OperationResult, Prepared, Status, Uploader, ingest};
+use crate::ingest::{OperationResult, Prepared, Status, Uploader};
 use crate::protocol::{OPERATIONS_MAX, digest};
-use crate::store::{Commit, Device, EntityKey, Identity, Loaded, Replica};
+use crate::store::{EntityKey, Replica, User};
 
 /// What a device did while it was away.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
@@ -86,14 +86,21 @@ pub struct UploadAnswer {
     pub note: Option<String>,
 }
 
-/// An upload that is well-formed.
-struct Batch {
-    operations: Vec<Prepared>,
-    hash: Vec<u8>,
+/// An upload that is well-formed, of a device that may upload.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) device_id: String,
+    /// Which life of the device; its latest if `None`.
+    pub(super) incarnation: Option<u64>,
+    pub(super) sequence: Option<u64>,
+    pub(super) epoch: Option<String>,
+    pub(super) device_time: Option<DateTime<Utc>>,
+    pub(super) operations: Vec<Prepared>,
+    pub(super) hash: Vec<u8>,
     /// Its name within its user.
-    id: Option<String>,
+    pub(super) id: Option<String>,
     /// What a reuse of that name means.
-    reused: &'static str,
+    pub(super) reused: &'static str,
 }
 
 impl SyncService {
@@ -109,7 +116,6 @@ impl SyncService {
         key: Option<&str>,
     ) -> Result<String, Problem> {
         let caller = self.caller(&request.device_id, bearer).await?;
-        let user_id = caller.device.user.user_id.clone();
         let incarnation = match (request.incarnation, caller.incarnation) {
             (Some(asked), Some(proven)) if asked != proven => {
                 let detail = "The token is one of another incarnation.";
@@ -117,100 +123,28 @@ impl SyncService {
             }
             (asked, proven) => asked.or(proven),
         };
-        let replica = replica_of(&caller.device, incarnation)?;
-        let batch = prepare(request, &user_id, replica, key)?;
-        let names: Vec<_> = batch.operations.iter().filter_map(|op| op.name).collect();
-        let mut keys: Vec<_> = batch.operations.iter().map(|op| op.key.clone()).collect();
-        keys.sort_unstable();
-        keys.dedup();
-        let store = &self.inner.store;
-        let mut turn = self.turn(&user_id).await;
-        // What was read before the turn is as good as new if nobody had it.
-        let mut device = turn.fresh.then_some(caller.device);
-        loop {
-            let device = match device.take() {
-                Some(device) => device,
-                None => self.caller(&request.device_id, bearer).await?.device,
-            };
-            let wanted = batch.id.as_deref().map(|id| (user_id.as_str(), id));
-            let loaded = store.load(&user_id, wanted, &names, &keys).await?;
-            if let Some(stored) = &loaded.identity {
-                if let Some(sequence) = request.sequence.filter(|_| stored.hash != batch.hash) {
-                    return Err(stale(&request.device_id, sequence));
-                }
-                return Self::given_before(stored, &batch.hash, batch.reused);
-            }
-            let replica = replica_of(&device, incarnation)?;
-            if self.has_lost(request, &device, replica)? {
-                drop(turn);
-                self.begin_epoch(&device.user).await?;
-                return Err(epoch_changed());
-            }
-            let (commit, answer) = self.built(request, &batch, &device, replica, &loaded)?;
-            if turn.commit(&commit).await? {
-                return Ok(answer);
-            }
-        }
-    }
-
-    /// Has the server lost uploads of this replica? An error if it is the replica that is stale.
-    fn has_lost(
-        &self,
-        request: &UploadRequest,
-        device: &Device,
-        replica: &Replica,
-    ) -> Result<bool, Problem> {
-        if replica.retired {
-            return Err(Problem::conflict("device_retired", retired(&replica.device_id)));
-        }
-        if request.epoch.as_ref().is_some_and(|epoch| *epoch != device.user.epoch) {
-            return Err(epoch_changed());
-        }
-        let Some(sequence) = request.sequence else { return Ok(false) };
-        if sequence <= replica.last_sequence {
-            return Err(stale(&replica.device_id, sequence));
-        }
-        Ok(sequence > replica.last_sequence + 1)
-    }
-
-    fn built(
-        &self,
-        request: &UploadRequest,
-        batch: &Batch,
-        device: &Device,
-        replica: &Replica,
-        loaded: &Loaded,
-    ) -> Result<(Commit, String), Problem> {
-        let uploader = Uploader {
-            user: &device.user,
-            device_id: &request.device_id,
-            incarnation: replica.incarnation,
-            replica: Some(replica),
-            now: self.now(),
-        };
-        let done = ingest(&uploader, &batch.operations, loaded)
-            .map_err(|error| Problem::internal(&error))?;
-        let mut commit = done.commit;
-        if let Some(replica) = &mut commit.replica {
-            replica.last_sequence = request.sequence.unwrap_or(replica.last_sequence);
-            if let Some(theirs) = request.device_time {
-                let offset = theirs - uploader.now;
-                replica.notes.clock_offset_ms = Some(offset.num_milliseconds());
-            }
-        }
-        let answer = answer(batch, &uploader, done.results, &commit);
-        let answer = serde_json::to_string(&answer).map_err(|error| Problem::internal(&error))?;
-        commit.identity = batch.id.as_ref().map(|id| Identity {
-            scope: device.user.user_id.clone(),
-            id: id.clone(),
-            hash: batch.hash.clone(),
-            answer: answer.clone(),
-        });
-        Ok((commit, answer))
+        let replica = replica_of(&caller.device.replicas, incarnation)?;
+        let batch = prepare(request, &caller.device.user.user_id, replica, incarnation, key)?;
+        self.enqueue(caller.device, batch).await
     }
 }
 
-fn stale(device_id: &str, sequence: u64) -> Problem {
+/// Has the server lost uploads of this replica? An error if it is the replica that is stale.
+pub(super) fn has_lost(batch: &Batch, user: &User, replica: &Replica) -> Result<bool, Problem> {
+    if replica.retired {
+        return Err(Problem::conflict("device_retired", retired(&replica.device_id)));
+    }
+    if batch.epoch.as_ref().is_some_and(|epoch| *epoch != user.epoch) {
+        return Err(epoch_changed());
+    }
+    let Some(sequence) = batch.sequence else { return Ok(false) };
+    if sequence <= replica.last_sequence {
+        return Err(stale(&replica.device_id, sequence));
+    }
+    Ok(sequence - replica.last_sequence > 1)
+}
+
+pub(super) fn stale(device_id: &str, sequence: u64) -> Problem {
     let detail = format!(
         "The server has another upload {sequence} of this incarnation of device {device_id}: it \
          was restored from a backup or copied. Register again with reissue, then upload what is \
@@ -224,6 +158,7 @@ fn prepare(
     request: &UploadRequest,
     user_id: &str,
     replica: &Replica,
+    incarnation: Option<u64>,
     key: Option<&str>,
 ) -> Result<Batch, Problem> {
     let count: usize = request.changes.iter().map(|one| one.operations.len()).sum();
@@ -261,7 +196,17 @@ fn prepare(
         (None, None, Some(key)) => (Some(format!("key {key}")), "idempotency_key_reused"),
         (None, None, None) => (None, "batch_id_reused"),
     };
-    Ok(Batch { operations, hash: hash_of(request), id, reused })
+    Ok(Batch {
+        device_id: request.device_id.clone(),
+        incarnation,
+        sequence: request.sequence,
+        epoch: request.epoch.clone(),
+        device_time: request.device_time,
+        operations,
+        hash: hash_of(request),
+        id,
+        reused,
+    })
 }
 
 /// The CRDT of that name, or a problem that lists them.
@@ -288,11 +233,12 @@ fn hash_of(request: &UploadRequest) -> Vec<u8> {
     digest(&[&serde_json::to_vec(&changes).unwrap_or_default()]).to_vec()
 }
 
-fn answer(
+/// What is answered to a batch after which the last change is `seq`.
+pub(super) fn answer(
     batch: &Batch,
     by: &Uploader<'_>,
     results: Vec<OperationResult>,
-    commit: &Commit,
+    seq: u64,
 ) -> UploadAnswer {
     let rejected = results.iter().filter(|one| one.status == Status::Rejected).count();
     let named = batch.operations.iter().all(|op| op.name.is_some());
@@ -312,7 +258,7 @@ fn answer(
         accepted: results.len() - rejected,
         rejected,
         results,
-        seq: commit.after.head.seq,
+        seq,
         epoch: by.user.epoch.clone(),
         server_time: rfc3339(by.now),
         identity: identity.to_owned(),

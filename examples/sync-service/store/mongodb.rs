@@ -2,7 +2,8 @@
 //!
 //! # A batch is one document
 //! A commit inserts one document into `sync_batches`: the user's version, its place in the log, the
-//! changes, the names of the operations, the answer. One document is written as a whole or not at
+//! changes, the names of the operations, the answers. (Uploads that come together are one commit, so
+//! one document.) One document is written as a whole or not at
 //! all, and (user, version) is unique: of two commits from one version one gets in. So the newest
 //! batch of a user *is* the user, and no transaction is needed.
 //!
@@ -189,6 +190,24 @@ impl MongoStore {
         Ok(found)
     }
 
+    /// The answers that these requests got.
+    async fn answered(&self, scope: &str, ids: &[&str]) -> Result<Vec<Identity>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let names: Vec<String> = ids.iter().map(|id| name(&[scope, id])).collect();
+        let filter = doc! { "_id": { "$in": names.clone() } };
+        let alone = self.find(&self.answers(), filter, None, None).await?;
+        let mut found: Vec<Identity> = alone.iter().map(identity_of).collect::<Result<_>>()?;
+        let filter = doc! { "answers.name": { "$in": names } };
+        for batch in self.find(&self.batches(), filter, None, None).await? {
+            let all = batch::answers_of(&batch)?;
+            let wanted = |one: &Identity| one.scope == scope && ids.contains(&one.id.as_str());
+            found.extend(all.into_iter().filter(wanted));
+        }
+        Ok(found)
+    }
+
     /// The newest batch of a user, which is what the user is.
     async fn newest(&self, user_id: &str) -> Result<Option<User>> {
         let filter = doc! { "user": user_id };
@@ -215,7 +234,7 @@ impl Store for MongoStore {
             _ => {}
         }
         let found = self.find(&meta, doc! { "_id": "secret" }, None, Some(1)).await?;
-        Ok(Secret::new(found.first().map_or(Ok(fresh), |one| batch::bytes(one, "value"))?))
+        Secret::new(&found.first().map_or(Ok(fresh), |one| batch::bytes(one, "value"))?)
     }
 
     async fn device(&self, device_id: &str) -> Result<Option<Device>> {
@@ -233,6 +252,19 @@ impl Store for MongoStore {
     async fn user(&self, user_id: &str) -> Result<Option<User>> {
         // Whoever commits from this has all before it laid out: the watermark may pass it.
         self.laid_out(user_id).await
+    }
+
+    async fn devices(
+        &self,
+        user_id: &str,
+        device_ids: &[&str],
+    ) -> Result<Option<(User, Vec<Replica>)>> {
+        // The user first: what changes after makes a commit fail.
+        let Some(user) = self.laid_out(user_id).await? else { return Ok(None) };
+        let filter = doc! { "device": { "$in": device_ids }, "user": user_id };
+        let sort = Some(doc! { "device": 1, "incarnation": 1 });
+        let found = self.find(&self.replicas(), filter, sort, None).await?;
+        Ok(Some((user, found.iter().map(replica_of).collect::<Result<_>>()?)))
     }
 
     async fn replicas_of(&self, user_id: &str) -> Result<Vec<Replica>> {
@@ -269,16 +301,14 @@ impl Store for MongoStore {
     async fn load(
         &self,
         user_id: &str,
-        wanted: Option<(&str, &str)>,
+        scope: &str,
+        ids: &[&str],
         ops: &[OpKey],
         entities: &[EntityKey],
     ) -> Result<Loaded> {
         let mut loaded = Loaded::default();
-        if let Some((scope, id)) = wanted {
-            loaded.identity = self.recall(scope, id).await?;
-            if loaded.identity.is_some() {
-                return Ok(loaded);
-            }
+        for identity in self.answered(scope, ids).await? {
+            loaded.identities.insert(identity.id.clone(), identity);
         }
         if !ops.is_empty() {
             let names: Vec<_> = ops.iter().map(|name| binary(name)).collect();
@@ -323,15 +353,7 @@ impl Store for MongoStore {
     }
 
     async fn recall(&self, scope: &str, id: &str) -> Result<Option<Identity>> {
-        let filter = doc! { "_id": name(&[scope, id]) };
-        let found = self.find(&self.answers(), filter, None, Some(1)).await?;
-        if let Some(found) = found.first() {
-            return identity_of(found).map(Some);
-        }
-        let filter = doc! { "answer.scope": scope, "answer.id": id };
-        let found = self.find(&self.batches(), filter, None, Some(1)).await?;
-        let answer = found.first().and_then(|found| found.get_document("answer").ok());
-        answer.map(identity_of).transpose()
+        Ok(self.answered(scope, &[id]).await?.pop())
     }
 
     async fn log(&self, user_id: &str, after: u64, limit: u64) -> Result<Vec<LogEntry>> {
@@ -462,7 +484,9 @@ impl Store for MongoStore {
                 self.batches().delete_one(one).await.map_err(write)?;
             } else {
                 let update = doc! {
-                    "$set": { "ops": Vec::<Bson>::new(), "ids": 0 }, "$unset": { "answer": "" },
+                    "$set": {
+                        "ops": Vec::<Bson>::new(), "answers": Vec::<Bson>::new(), "ids": 0,
+                    },
                 };
                 self.batches().update_one(one, update).await.map_err(write)?;
             }

@@ -67,7 +67,7 @@ impl Store for SqlStore {
             ON CONFLICT (name) DO NOTHING";
         self.database.execute(insert, values![fresh.clone()]).await?;
         let row = self.one("SELECT value FROM sync_meta WHERE name = $1", "secret").await?;
-        Ok(Secret::new(row.map_or(Ok(fresh), |row| row.bytes("value"))?))
+        Secret::new(&row.map_or(Ok(fresh), |row| row.bytes("value"))?)
     }
 
     async fn device(&self, device_id: &str) -> Result<Option<Device>> {
@@ -91,6 +91,34 @@ impl Store for SqlStore {
     async fn user(&self, user_id: &str) -> Result<Option<User>> {
         let row = self.one("SELECT * FROM sync_users WHERE user_id = $1", user_id).await?;
         row.as_ref().map(user).transpose()
+    }
+
+    async fn devices(
+        &self,
+        user_id: &str,
+        device_ids: &[&str],
+    ) -> Result<Option<(User, Vec<Replica>)>> {
+        const SELECT: Sql = Sql::new(
+            "SELECT u.user_id, u.version, u.epoch, u.head, u.head_mark, u.horizon,
+                 u.horizon_mark, r.device_id, r.incarnation, r.registered_at, r.last_seen,
+                 r.acked, r.last_sequence, r.retired, r.notes
+             FROM sync_users u LEFT JOIN sync_replicas r
+                 ON r.user_id = u.user_id AND r.device_id IN (SELECT value FROM json_each($2))
+             WHERE u.user_id = $1 ORDER BY r.device_id, r.incarnation",
+            "SELECT u.user_id, u.version, u.epoch, u.head, u.head_mark, u.horizon,
+                 u.horizon_mark, r.device_id, r.incarnation, r.registered_at, r.last_seen,
+                 r.acked, r.last_sequence, r.retired, r.notes
+             FROM sync_users u LEFT JOIN sync_replicas r
+                 ON r.user_id = u.user_id
+                     AND r.device_id IN (SELECT json_array_elements_text($2::json))
+             WHERE u.user_id = $1 ORDER BY r.device_id, r.incarnation",
+        );
+        let ids = serde_json::to_string(device_ids).unwrap_or_else(|_| "[]".to_owned());
+        let rows = self.database.read(SELECT, values![user_id, ids]).await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let user = user(first)?;
+        let known = rows.iter().filter(|row| !matches!(row.opt_text("device_id"), Ok(None)));
+        Ok(Some((user, known.map(replica).collect::<Result<_>>()?)))
     }
 
     async fn replicas_of(&self, user_id: &str) -> Result<Vec<Replica>> {
@@ -136,22 +164,21 @@ impl Store for SqlStore {
     async fn load(
         &self,
         user_id: &str,
-        wanted: Option<(&str, &str)>,
+        scope: &str,
+        ids: &[&str],
         ops: &[OpKey],
         entities: &[EntityKey],
     ) -> Result<Loaded> {
         let mut loaded = Loaded::default();
-        if let Some((scope, id)) = wanted {
-            loaded.identity = self.recall(scope, id).await?;
-            if loaded.identity.is_some() {
-                return Ok(loaded);
-            }
-        }
-        let (op_rows, entity_rows) = if self.database.engine() == Engine::Postgres {
-            postgres::load(&self.database, user_id, ops, entities).await?
+        let (id_rows, op_rows, entity_rows) = if self.database.engine() == Engine::Postgres {
+            postgres::load(&self.database, user_id, (scope, ids), ops, entities).await?
         } else {
-            sqlite::load(&self.database, user_id, ops, entities).await?
+            sqlite::load(&self.database, user_id, (scope, ids), ops, entities).await?
         };
+        for row in &id_rows {
+            let identity = identity(row)?;
+            loaded.identities.insert(identity.id.clone(), identity);
+        }
         for row in &op_rows {
             let name: OpKey = row.bytes("name")?.try_into().unwrap_or_default();
             loaded.ops.insert(name, rows::uint(row, "payload")?);

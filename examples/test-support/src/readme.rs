@@ -1,14 +1,8 @@
 //! The commands of a README, so that it can't rot: lines of `sh` blocks that begin with `curl`,
 //! each followed by a comment with the status of the answer (`# 201 {"id":…}`).
-//!
-//! They are sent as curl would send them: `--json` names the type of its body, `-d` says that it is
-//! a form, which no service here takes.
 
 use crate::http::Answer;
 use crate::program::Program;
-
-const FORM: &str = "application/x-www-form-urlencoded";
-const JSON: &str = "application/json";
 
 /// One request of a README.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,16 +67,14 @@ fn command_of(text: &str, status: u16) -> Command {
         body: String::new(),
         status,
     };
-    let mut body_type = "";
     let mut words = words(text).into_iter().skip(1);
     while let Some(word) = words.next() {
         let mut next = || words.next().unwrap_or_default();
         match word.as_str() {
             "-X" => command.method = next(),
             "-H" => command.headers.push(next()),
-            option @ ("-d" | "--json") => {
+            "-d" => {
                 command.body = next();
-                body_type = if option == "-d" { FORM } else { JSON };
                 if command.method == "GET" {
                     "POST".clone_into(&mut command.method);
                 }
@@ -94,9 +86,10 @@ fn command_of(text: &str, status: u16) -> Command {
             _ => {}
         }
     }
-    let named = |header: &String| header.to_ascii_lowercase().starts_with("content-type:");
-    if !body_type.is_empty() && !command.headers.iter().any(named) {
-        command.headers.push(format!("Content-Type: {body_type}"));
+    // As curl does.
+    let names_it = |header: &String| header.to_ascii_lowercase().starts_with("content-type:");
+    if !command.body.is_empty() && !command.headers.iter().any(names_it) {
+        command.headers.push("Content-Type: application/x-www-form-urlencoded".to_owned());
     }
     command
 }
@@ -129,13 +122,15 @@ mod tests {
 
     #[test]
     fn a_request_is_read_from_a_readme() {
-        let text = "text\n```sh\ncurl -H 'Idempotency-Key: a b' \\\n  --json '{\"x\": \"y z\"}' http://localhost:8080/a?b=1\n# 201 ok\ncurl -d x http://localhost:8080/a\n# 415 no\n```\n";
+        let text = "text\n```sh\ncurl -H 'Idempotency-Key: a b' \\\n  -d '{\"x\": \"y z\"}' http://localhost:8080/a?b=1\n# 201 ok\n```\n";
         let commands = commands(text);
-        assert_eq!(commands.len(), 2);
+        assert_eq!(commands.len(), 1);
         let Command { method, path, headers, body, status } = &commands[0];
         assert_eq!((method.as_str(), path.as_str(), *status), ("POST", "/a?b=1", 201));
         assert_eq!(body, r#"{"x": "y z"}"#);
-        assert_eq!(headers[..], ["Idempotency-Key: a b", "Content-Type: application/json"]);
-        assert_eq!(commands[1].headers, ["Content-Type: application/x-www-form-urlencoded"]);
+        assert_eq!(
+            headers[..],
+            ["Idempotency-Key: a b", "Content-Type: application/x-www-form-urlencoded"]
+        );
     }
 }

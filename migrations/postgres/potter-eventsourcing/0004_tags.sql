@@ -212,11 +212,16 @@ $$;
 --
 -- Heads that exist are locked in the order of the streams; the missing ones are inserted in it. An
 -- insert that finds the row of another transaction after all begins again: that one has ended.
+--
+-- Streams that must all be new are not looked for first. And ids are looked for only if p_look, or
+-- when some append does not fit: who calls it in a transaction of its own does without, as an id that
+-- is there fails it with a unique violation; then it is called again.
 CREATE FUNCTION potter_append_group(
     p_streams text[], p_expected bigint[], p_counts integer[], p_segments smallint[],
     p_of integer[], p_nth integer[],
     p_ids uuid[], p_types text[], p_schema_versions integer[], p_payloads text[], p_metadata text[],
-    p_tags text[], p_locks text, p_all boolean, p_query json, p_after bigint, p_seen bigint[])
+    p_tags text[], p_locks text, p_all boolean, p_query json, p_after bigint, p_seen bigint[],
+    p_look boolean)
 RETURNS TABLE (
     idx integer, outcome text, first_version bigint, last_version bigint,
     last_position bigint, current_version bigint)
@@ -234,6 +239,7 @@ DECLARE
     v_made text[];
     v_outcome text;
     v_broken bigint;
+    v_all_new boolean := p_expected <@ ARRAY[-2, 0]::bigint[];
 BEGIN
     IF p_tags IS NULL AND p_query IS NULL THEN
         IF p_locks = 'advisory' THEN
@@ -252,7 +258,27 @@ BEGIN
                       FROM json_array_elements(p_query) AS i), false));
     END IF;
 
-    LOOP
+    IF v_all_new THEN
+        WITH made AS (
+            INSERT INTO potter_streams AS s (stream_id, version)
+            SELECT n.stream_id, n.count FROM unnest(p_streams, p_counts) AS n (stream_id, count)
+            ORDER BY n.stream_id COLLATE "C"
+            ON CONFLICT (stream_id) DO NOTHING
+            RETURNING s.stream_id
+        )
+        SELECT array_agg(made.stream_id) INTO v_made FROM made;
+        v_all_new := cardinality(v_made) IS NOT DISTINCT FROM cardinality(p_streams);
+        IF v_all_new THEN
+            v_heads := array_fill(0::bigint, ARRAY[cardinality(p_streams)]);
+            v_fit := array_fill(true, ARRAY[cardinality(p_streams)]);
+            v_any_fit := true;
+            v_all_fit := true;
+            v_any_head := false;
+        ELSIF v_made IS NOT NULL THEN
+            DELETE FROM potter_streams s WHERE s.stream_id = ANY (v_made);
+        END IF;
+    END IF;
+    WHILE NOT v_all_new LOOP
         v_made := NULL;
         WITH head AS MATERIALIZED (
             SELECT s.stream_id, s.version FROM potter_streams s
@@ -287,8 +313,9 @@ BEGIN
     END LOOP;
 
     -- The heads are held: what others have committed to these streams is seen from here on.
-    PERFORM 1 FROM potter_known_events k WHERE k.event_id = ANY (p_ids) LIMIT 1;
-    IF FOUND THEN
+    IF (p_look OR NOT v_all_fit)
+        AND EXISTS (SELECT 1 FROM potter_known_events k WHERE k.event_id = ANY (p_ids))
+    THEN
         DELETE FROM potter_streams s WHERE s.stream_id = ANY (v_made);
         IF NOT p_all THEN
             RETURN QUERY SELECT * FROM potter_append(

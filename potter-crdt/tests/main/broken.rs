@@ -1,11 +1,12 @@
-//! Small copies of the algebra with one known defect each. `defects.rs` shows that its checks
+//! Small copies of the algebra with one known defect each. `defects/` shows that its checks
 //! catch them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use potter_crdt::{Stamp, Timestamp};
 
-use crate::defects::{Counted, actor};
+use crate::defects::actor;
+use crate::defects::costs::Counted;
 
 /// Keeps its own value when the markers are equal.
 pub(crate) fn lww_by_marker(writes: &[(Stamp, String)]) -> String {

@@ -1,7 +1,8 @@
 //! Events in PostgreSQL.
 //!
 //! Appending is one call of the function `potter_append` (see the migration), or one plain
-//! statement for one event (`single`): one round trip, its own transaction. Reading all events follows a safe position (`safe_position`).
+//! statement for one stream (`single`): one round trip, its own transaction. Reading all events follows
+//! a safe position (`safe_position`).
 
 mod call;
 mod locks;
@@ -140,7 +141,7 @@ impl Writer {
         if let Some((statement, values)) = single::statement(appends, locks) {
             match self.database.write(statement, &values).await {
                 Ok(rows) => {
-                    if let Some(appended) = single::appended(&rows)? {
+                    if let Some(appended) = single::appended(appends, &rows)? {
                         return Ok(vec![Ok(appended)]);
                     }
                 }

@@ -31,7 +31,7 @@ impl Default for ReadOptions {
 
 impl ReadOptions {
     /// How many events are fetched at a time.
-    pub const PAGE: u64 = 500;
+    pub const PAGE: u64 = 1_000;
 
     /// From the first event on.
     pub fn forwards() -> Self {

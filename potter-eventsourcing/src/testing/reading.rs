@@ -50,17 +50,17 @@ pub(super) async fn a_stream_that_does_not_exist_is_empty(store: Store) {
 pub(super) async fn streams_longer_than_a_page(store: Store) {
     let (stream, other) = (stream(), stream());
     for _ in 0..3 {
-        append(&store, &stream, ExpectedVersion::Any, 500).await.unwrap();
+        append(&store, &stream, ExpectedVersion::Any, 1000).await.unwrap();
         append(&store, &other, ExpectedVersion::Any, 1).await.unwrap();
     }
-    let forwards: Vec<u64> = (1..=1500).collect();
-    let backwards: Vec<u64> = (1..=1500).rev().collect();
+    let forwards: Vec<u64> = (1..=3000).collect();
+    let backwards: Vec<u64> = (1..=3000).rev().collect();
     assert_eq!(read_versions(&store, &stream, ReadOptions::forwards()).await, forwards);
     assert_eq!(read_versions(&store, &stream, ReadOptions::backwards()).await, backwards);
-    let limited = read_versions(&store, &stream, ReadOptions::forwards().limit(501)).await;
-    assert_eq!(limited, forwards[..501]);
-    let limited = read_versions(&store, &stream, ReadOptions::backwards().limit(1001)).await;
-    assert_eq!(limited, backwards[..1001]);
+    let limited = read_versions(&store, &stream, ReadOptions::forwards().limit(1001)).await;
+    assert_eq!(limited, forwards[..1001]);
+    let limited = read_versions(&store, &stream, ReadOptions::backwards().limit(2001)).await;
+    assert_eq!(limited, backwards[..2001]);
     let Some(database) = store.database() else { return };
     let mut tx = database.begin().await.unwrap();
     let page = store.read_stream_in(&mut tx, &stream, ReadOptions::forwards()).await.unwrap();
@@ -72,10 +72,10 @@ pub(super) async fn all_in_order_and_on_from_anywhere(store: Store) {
     let streams = [stream(), stream(), stream()];
     for round in 0..400 {
         let stream = &streams[round % 3];
-        append(&store, stream, ExpectedVersion::Any, 3).await.unwrap();
+        append(&store, stream, ExpectedVersion::Any, 6).await.unwrap();
     }
     let all = read_all(&store, start, ReadAllOptions::new()).await;
-    assert_eq!(all.len(), 1200);
+    assert_eq!(all.len(), 2400);
     assert!(all.is_sorted_by(|a, b| a.global_position < b.global_position));
     for stream in &streams {
         let versions: Vec<_> = all
@@ -85,15 +85,15 @@ pub(super) async fn all_in_order_and_on_from_anywhere(store: Store) {
             .collect();
         assert_eq!(versions, (1..=versions.len() as u64).collect::<Vec<_>>());
     }
-    assert_eq!(store.head_position().await.unwrap(), all[1199].global_position);
-    assert_eq!(store.safe_position().await.unwrap(), all[1199].global_position);
-    for from in [0, 1, 499, 500, 501, 998, 1198] {
+    assert_eq!(store.head_position().await.unwrap(), all[2399].global_position);
+    assert_eq!(store.safe_position().await.unwrap(), all[2399].global_position);
+    for from in [0, 1, 999, 1000, 1001, 1399, 2398] {
         let rest = read_all(&store, all[from].global_position, ReadAllOptions::new()).await;
         assert_eq!(rest, all[from + 1..], "from {from}");
     }
-    for limit in [0, 1, 500, 501, 1199, 1200, 5000] {
+    for limit in [0, 1, 1000, 1001, 2000, 2399, 2400, 5000] {
         let some = read_all(&store, start, ReadAllOptions::new().limit(limit)).await;
-        assert_eq!(some, all[..usize::try_from(limit).unwrap().min(1200)], "limit {limit}");
+        assert_eq!(some, all[..usize::try_from(limit).unwrap().min(2400)], "limit {limit}");
     }
 }
 

@@ -114,9 +114,7 @@ async fn rolled_back_append_leaves_no_gap_to_wait_at() {
     let after = append(store).await;
     assert!(read_all(store, 0).await.is_empty());
     rolled_back.rollback().await.unwrap();
-    let began = Instant::now();
-    assert_eq!(read_all(store, 0).await, [after]);
-    assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+    assert_eq!(read_all(store, 0).await, [after], "at the first look");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -243,25 +243,21 @@ fn a_cancelled_order_leaves_nothing(place: &Place) {
 }
 
 fn a_signal_hands_the_running_sagas_back(place: &Place) {
-    let mut process = Process::start(place, &[("STEP_DELAY_MS", "400")]);
+    // What is not handed back stays where it is for an hour.
+    let mut process = Process::start(place, &[("STEP_DELAY_MS", "400"), ("LEASE_MS", "3600000")]);
     let body = json!({ "customer_id": "customer-123", "items": items() }).to_string();
     let ids: Vec<_> = (0..20)
         .map(|_| process.place("", &body).unwrap().json()["saga_id"].as_str().unwrap().to_owned())
         .collect();
     std::thread::sleep(Duration::from_millis(600));
-    let begin = Instant::now();
     process.signal("TERM");
     assert!(process.ended().success());
-    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
 
-    // Long before the lease of the first one would have run out.
     let next = Process::start(place, &[]);
-    let begin = Instant::now();
     for id in &ids {
         let saga = next.finished(id);
         assert_eq!(saga["status"], "completed", "{saga}");
         check_order(place, &next, &saga);
     }
-    assert!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
     check_stock(place, IN_ALL);
 }

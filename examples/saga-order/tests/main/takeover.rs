@@ -68,7 +68,6 @@ fn a_paused_process_writes_nothing_for_the_sagas_that_it_lost() {
     let sagas: Vec<Value> = ids.iter().map(|id| other.finished(id)).collect();
     let took = begin.elapsed();
     assert!(took >= Duration::from_millis(500), "not before the lease was over: {took:?}");
-    assert!(took < PATIENCE / 2, "{took:?}");
     let taken_over = place.number("SELECT count(*) AS n FROM potter_sagas WHERE fence > 1");
     assert!(taken_over > 0);
     let before = written(&place);

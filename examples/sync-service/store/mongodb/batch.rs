@@ -68,6 +68,7 @@ fn base(user: &User, at: DateTime<Utc>) -> Bson {
         "changes": 0,
         "ids": 0,
         "ops": Vec::<Bson>::new(),
+        "answers": Vec::<Bson>::new(),
         "log": Vec::<Bson>::new(),
     }
 }
@@ -87,7 +88,9 @@ pub(super) fn of(commit: &Commit) -> Bson {
         .map(|op| doc! { "name": binary(&op.key), "payload": int(op.payload) })
         .collect();
     out.insert("changes", int(log.len() as u64));
-    out.insert("ids", int(ops.len() as u64 + u64::from(commit.identity.is_some())));
+    let answers: Vec<Bson> = commit.identities.iter().map(answer).collect();
+    out.insert("ids", int(ops.len() as u64 + answers.len() as u64));
+    out.insert("answers", answers);
     out.insert("log", log);
     out.insert("ops", ops);
     // What is no change of the log but of an entity: garbage that was reclaimed.
@@ -96,20 +99,22 @@ pub(super) fn of(commit: &Commit) -> Bson {
             commit.entities.iter().map(|one| entity_doc(&commit.before.user_id, one)).collect();
         out.insert("reclaimed", entities);
     }
-    if let Some(replica) = &commit.replica {
-        out.insert("replica", replica_doc(&commit.before.user_id, replica));
-    }
+    let replicas: Vec<Bson> =
+        commit.replicas.iter().map(|one| replica_doc(&commit.before.user_id, one)).collect();
+    out.insert("replicas", replicas);
     if !commit.conflicts.is_empty() {
         let conflicts: Vec<Bson> = commit.conflicts.iter().map(conflict_doc).collect();
         out.insert("conflicts", conflicts);
     }
-    if let Some(one) = &commit.identity {
-        let answer = doc! {
-            "scope": &one.scope, "id": &one.id, "hash": binary(&one.hash), "answer": &one.answer,
-        };
-        out.insert("answer", answer);
-    }
     out
+}
+
+/// `name` is what it is found by.
+fn answer(one: &Identity) -> Bson {
+    doc! {
+        "name": name(&[&one.scope, &one.id]), "scope": &one.scope, "id": &one.id,
+        "hash": binary(&one.hash), "answer": &one.answer,
+    }
 }
 
 fn entry(entry: &LogEntry) -> Bson {
@@ -168,6 +173,10 @@ pub(super) fn ops_of(from: &Bson) -> Result<Vec<(OpKey, u64)>> {
         Ok((name, uint(op, "payload")?))
     };
     documents(from, "ops")?.into_iter().map(one).collect()
+}
+
+pub(super) fn answers_of(from: &Bson) -> Result<Vec<Identity>> {
+    documents(from, "answers")?.into_iter().map(identity_of).collect()
 }
 
 pub(super) fn identity_of(from: &Bson) -> Result<Identity> {

@@ -13,8 +13,7 @@ impl MongoStore {
         self.index(&batches, "version", doc! { "user": 1, "version": 1 }, true).await?;
         self.index(&batches, "last", doc! { "user": 1, "last": 1 }, false).await?;
         self.index(&batches, "ops", doc! { "ops.name": 1 }, false).await?;
-        let answer = doc! { "answer.scope": 1, "answer.id": 1 };
-        self.index(&batches, "answer", answer, false).await?;
+        self.index(&batches, "answers", doc! { "answers.name": 1 }, false).await?;
         self.index(&batches, "at", doc! { "at": 1 }, false).await?;
         let replicas = self.replicas();
         self.index(&replicas, "device", doc! { "device": 1 }, false).await?;

@@ -16,6 +16,10 @@ pub(super) fn entity_name(user_id: &str, key: &EntityKey) -> String {
     name(&[user_id, &key.entity_type, &key.entity_id])
 }
 
+fn unreadable(key: &EntityKey, error: &potter_crdt::Error) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("entity {}: {error}", key.entity_id))
+}
+
 impl MongoStore {
     /// The user, with all its batches laid out.
     pub(super) async fn laid_out(&self, user_id: &str) -> Result<Option<User>> {
@@ -38,8 +42,21 @@ impl MongoStore {
     pub(super) async fn lay_out(&self, batch: &Bson) -> Result<()> {
         let user_id = text(batch, "user")?;
         let version = uint(batch, "version")?;
+        let mut entries: Vec<(LogEntry, Document)> = Vec::new();
         for entry in log_of(batch)? {
-            self.lay_entry(&user_id, &entry).await?;
+            let delta = Document::from_bytes(entry.kind, &entry.delta)
+                .map_err(|error| unreadable(&entry.key, &error))?;
+            // What several uploads of one commit changed of an entity is laid at once.
+            match entries.iter_mut().find(|(earlier, _)| earlier.key == entry.key) {
+                Some((earlier, all)) => {
+                    all.join(&delta).map_err(|error| unreadable(&entry.key, &error))?;
+                    (earlier.position, earlier.at) = (entry.position, entry.at);
+                }
+                None => entries.push((entry, delta)),
+            }
+        }
+        for (last, delta) in entries {
+            self.lay_entry(&user_id, &last, &delta).await?;
         }
         for entity in batch.get_array("reclaimed").into_iter().flatten() {
             if let Some(entity) = entity.as_document() {
@@ -49,18 +66,10 @@ impl MongoStore {
                 self.entity_docs().replace_one(filter, entity).await.map_err(write)?;
             }
         }
-        if let Ok(replica) = batch.get_document("replica") {
-            let filter = doc! {
-                "_id": text(replica, "_id")?, "version": { "$lt": int(version) },
-            };
-            let fields = ["last_seen", "last_sequence", "notes"];
-            let mut set = doc! { "version": int(version) };
-            set.extend(
-                fields
-                    .into_iter()
-                    .filter_map(|field| Some((field.to_owned(), replica.get(field)?.clone()))),
-            );
-            self.replicas().update_one(filter, doc! { "$set": set }).await.map_err(write)?;
+        for replica in batch.get_array("replicas").into_iter().flatten() {
+            if let Some(replica) = replica.as_document() {
+                self.lay_replica(replica, version).await?;
+            }
         }
         for conflict in batch.get_array("conflicts").into_iter().flatten() {
             if let Some(conflict) = conflict.as_document() {
@@ -70,31 +79,28 @@ impl MongoStore {
         self.raise_watermark(&user_id, version).await
     }
 
-    /// Joins a change into its entity, if that has only older ones.
-    async fn lay_entry(&self, user_id: &str, entry: &LogEntry) -> Result<()> {
-        let unreadable = |error: potter_crdt::Error| {
-            Error::new(ErrorKind::Corrupt, format!("entity {}: {error}", entry.key.entity_id))
-        };
-        let id = entity_name(user_id, &entry.key);
-        let delta = Document::from_bytes(entry.kind, &entry.delta).map_err(unreadable)?;
+    /// Joins what a commit changed into its entity, if that has only older changes than the last.
+    async fn lay_entry(&self, user_id: &str, last: &LogEntry, delta: &Document) -> Result<()> {
+        let failed = |error: potter_crdt::Error| unreadable(&last.key, &error);
+        let id = entity_name(user_id, &last.key);
         for _ in 0..ATTEMPTS_MAX {
             let found = self.find(&self.entity_docs(), doc! { "_id": &id }, None, Some(1)).await?;
             let known = found.first().map(entity_of).transpose()?;
-            if known.as_ref().is_some_and(|known| known.seq >= entry.position.seq) {
+            if known.as_ref().is_some_and(|known| known.seq >= last.position.seq) {
                 return Ok(());
             }
             let mut document = match &known {
                 Some(known) => Document::from_bytes(known.kind, &known.state),
-                None => Ok(Document::new(entry.kind)),
+                None => Ok(Document::new(last.kind)),
             }
-            .map_err(unreadable)?;
-            document.join(&delta).map_err(unreadable)?;
+            .map_err(failed)?;
+            document.join(delta).map_err(failed)?;
             let new = Entity {
-                key: entry.key.clone(),
-                kind: entry.kind,
+                key: last.key.clone(),
+                kind: last.kind,
                 state: document.to_bytes(),
-                seq: entry.position.seq,
-                updated_at: entry.at,
+                seq: last.position.seq,
+                updated_at: last.at,
             };
             let new = entity_doc(user_id, &new);
             let swapped = match &known {
@@ -113,6 +119,19 @@ impl MongoStore {
             }
         }
         Err(Error::new(ErrorKind::Conflict, "too many others lay out this entity"))
+    }
+
+    async fn lay_replica(&self, replica: &Bson, version: u64) -> Result<()> {
+        let filter = doc! { "_id": text(replica, "_id")?, "version": { "$lt": int(version) } };
+        let fields = ["last_seen", "last_sequence", "notes"];
+        let mut set = doc! { "version": int(version) };
+        set.extend(
+            fields
+                .into_iter()
+                .filter_map(|field| Some((field.to_owned(), replica.get(field)?.clone()))),
+        );
+        self.replicas().update_one(filter, doc! { "$set": set }).await.map_err(write)?;
+        Ok(())
     }
 
     async fn lay_conflict(&self, conflict: &Bson, version: u64) -> Result<()> {

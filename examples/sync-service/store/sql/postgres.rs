@@ -45,10 +45,21 @@ fn failed(source: sqlx::Error, open: bool) -> Error {
 pub(super) async fn load(
     database: &Database,
     user_id: &str,
+    (scope, ids): (&str, &[&str]),
     ops: &[OpKey],
     entities: &[EntityKey],
-) -> Result<(Vec<Row>, Vec<Row>)> {
+) -> Result<(Vec<Row>, Vec<Row>, Vec<Row>)> {
     let pool = pool(database)?;
+    let answers = async {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        sqlx::query("SELECT * FROM sync_answers WHERE scope = $1 AND id = ANY($2)")
+            .bind(scope)
+            .bind(ids)
+            .fetch_all(pool)
+            .await
+    };
     let ops = async {
         if ops.is_empty() {
             return Ok(Vec::new());
@@ -70,9 +81,10 @@ pub(super) async fn load(
     .bind(types)
     .bind(ids)
     .fetch_all(pool);
-    let (ops, entities) = tokio::try_join!(ops, entities).map_err(|error| failed(error, false))?;
+    let (answers, ops, entities) =
+        tokio::try_join!(answers, ops, entities).map_err(|error| failed(error, false))?;
     let rows = |rows: Vec<sqlx::postgres::PgRow>| rows.into_iter().map(Row::from).collect();
-    Ok((rows(ops), rows(entities)))
+    Ok((rows(answers), rows(ops), rows(entities)))
 }
 
 const COMMIT: &str = "
@@ -80,9 +92,12 @@ WITH swapped AS (
     UPDATE sync_users SET version = $3, epoch = $4, head = $5, head_mark = $6, horizon = $7,
         horizon_mark = $8
     WHERE user_id = $1 AND version = $2 RETURNING user_id
-), replica AS (
-    UPDATE sync_replicas r SET last_seen = $11, last_sequence = $12, notes = $13
-    FROM swapped WHERE r.device_id = $9 AND r.incarnation = $10
+), replicas AS (
+    UPDATE sync_replicas r
+    SET last_seen = n.last_seen, last_sequence = n.last_sequence, notes = n.notes
+    FROM swapped, unnest($9::text[], $10::bigint[], $11::timestamptz[], $12::bigint[], $13::text[])
+        AS n (device_id, incarnation, last_seen, last_sequence, notes)
+    WHERE r.device_id = n.device_id AND r.incarnation = n.incarnation
 ), ops AS (
     INSERT INTO sync_ops (name, payload, at)
     SELECT o.name, o.payload, $14 FROM swapped, unnest($15::bytea[], $16::bigint[])
@@ -99,9 +114,11 @@ WITH swapped AS (
     SELECT s.user_id, l.seq, $6, l.entity_type, l.entity_id, l.kind, l.device_id, l.delta, $14
     FROM swapped s, unnest($22::bigint[], $23::text[], $24::text[], $25::text[], $26::text[],
         $27::bytea[]) AS l (seq, entity_type, entity_id, kind, device_id, delta)
-), answer AS (
+), answers AS (
     INSERT INTO sync_answers (scope, id, hash, answer, at)
-    SELECT $28, $29, $30, $31, $14 FROM swapped WHERE $28::text IS NOT NULL
+    SELECT a.scope, a.id, a.hash, a.answer, $14
+    FROM swapped, unnest($28::text[], $29::text[], $30::bytea[], $31::text[])
+        AS a (scope, id, hash, answer)
 )
 SELECT count(*) AS n FROM swapped";
 
@@ -130,8 +147,7 @@ async fn swap<'e>(
     commit: &Commit,
 ) -> std::result::Result<bool, sqlx::Error> {
     let (before, after) = (&commit.before, &commit.after);
-    let replica = commit.replica.as_ref();
-    let identity = commit.identity.as_ref();
+    let (replicas, answers) = (&commit.replicas, &commit.identities);
     let (entities, log) = (&commit.entities, &commit.log);
     let row = sqlx::query(COMMIT)
         .bind(&before.user_id)
@@ -142,11 +158,11 @@ async fn swap<'e>(
         .bind(int(after.head.mark))
         .bind(int(after.horizon.seq))
         .bind(int(after.horizon.mark))
-        .bind(replica.map(|replica| &replica.device_id))
-        .bind(replica.map(|replica| int(replica.incarnation)))
-        .bind(replica.map(|replica| replica.last_seen))
-        .bind(replica.map(|replica| int(replica.last_sequence)))
-        .bind(replica.map(|replica| notes(&replica.notes)))
+        .bind(replicas.iter().map(|one| one.device_id.as_str()).collect::<Vec<_>>())
+        .bind(replicas.iter().map(|one| int(one.incarnation)).collect::<Vec<_>>())
+        .bind(replicas.iter().map(|one| one.last_seen).collect::<Vec<_>>())
+        .bind(replicas.iter().map(|one| int(one.last_sequence)).collect::<Vec<_>>())
+        .bind(replicas.iter().map(|one| notes(&one.notes)).collect::<Vec<_>>())
         .bind(Utc::now())
         .bind(commit.ops.iter().map(|op| op.key.as_slice()).collect::<Vec<_>>())
         .bind(commit.ops.iter().map(|op| int(op.payload)).collect::<Vec<_>>())
@@ -161,10 +177,10 @@ async fn swap<'e>(
         .bind(log.iter().map(|one| one.kind.name()).collect::<Vec<_>>())
         .bind(log.iter().map(|one| one.device_id.as_str()).collect::<Vec<_>>())
         .bind(log.iter().map(|one| one.delta.as_slice()).collect::<Vec<_>>())
-        .bind(identity.map(|one| &one.scope))
-        .bind(identity.map(|one| &one.id))
-        .bind(identity.map(|one| &one.hash))
-        .bind(identity.map(|one| &one.answer))
+        .bind(answers.iter().map(|one| one.scope.as_str()).collect::<Vec<_>>())
+        .bind(answers.iter().map(|one| one.id.as_str()).collect::<Vec<_>>())
+        .bind(answers.iter().map(|one| one.hash.as_slice()).collect::<Vec<_>>())
+        .bind(answers.iter().map(|one| one.answer.as_str()).collect::<Vec<_>>())
         .fetch_one(executor)
         .await?;
     Ok(row.try_get::<i64, _>("n")? == 1)

@@ -13,9 +13,21 @@ fn hex(bytes: &[u8]) -> String {
 pub(super) async fn load(
     database: &Database,
     user_id: &str,
+    (scope, ids): (&str, &[&str]),
     ops: &[OpKey],
     entities: &[EntityKey],
-) -> Result<(Vec<Row>, Vec<Row>)> {
+) -> Result<(Vec<Row>, Vec<Row>, Vec<Row>)> {
+    let id_rows = if ids.is_empty() {
+        Vec::new()
+    } else {
+        database
+            .read(
+                "SELECT * FROM sync_answers
+                 WHERE scope = $1 AND id IN (SELECT value FROM json_each($2))",
+                values![scope, potter_core::Json::of(&ids)?],
+            )
+            .await?
+    };
     let op_rows = if ops.is_empty() {
         Vec::new()
     } else {
@@ -40,7 +52,7 @@ pub(super) async fn load(
             values![user_id, keys],
         )
         .await?;
-    Ok((op_rows, entity_rows))
+    Ok((id_rows, op_rows, entity_rows))
 }
 
 pub(super) async fn commit(database: &Database, commit: &Commit) -> Result<bool> {
@@ -67,7 +79,7 @@ pub(super) async fn commit(database: &Database, commit: &Commit) -> Result<bool>
         tx.rollback().await?;
         return Ok(false);
     }
-    if let Some(replica) = &commit.replica {
+    for replica in &commit.replicas {
         write_replica(&mut tx, replica).await?;
     }
     let now = chrono::Utc::now();
@@ -82,7 +94,7 @@ pub(super) async fn commit(database: &Database, commit: &Commit) -> Result<bool>
     for conflict in &commit.conflicts {
         tx.execute(conflicts::UPSERT, &conflicts::values_of(conflict)).await?;
     }
-    if let Some(one) = &commit.identity {
+    for one in &commit.identities {
         tx.execute(
             "INSERT INTO sync_answers (scope, id, hash, answer, at) VALUES ($1, $2, $3, $4, $5)",
             values![&one.scope, &one.id, one.hash.clone(), &one.answer, now],

@@ -7,8 +7,12 @@ mod crash;
 mod demo;
 mod devices;
 mod download;
+mod gate;
+mod group;
 mod merge;
 mod place;
+#[cfg(feature = "redis")]
+mod redis;
 mod requests;
 mod restored;
 mod upkeep;

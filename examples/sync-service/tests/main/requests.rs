@@ -10,6 +10,7 @@ crate::on_every_store! {
     a_device_is_registered_once;
     users_do_not_see_each_other;
     vector_clocks_count_and_compare;
+    what_a_store_can_not_keep_is_refused_before;
 }
 
 fn the_published_requests_work(place: &Place) {
@@ -128,6 +129,38 @@ fn vector_clocks_count_and_compare(place: &Place) {
     upload(&program, "phone", "n", "GCounter", &json!([{ "type": "increment" }]));
     let now = get(&program, "/vector-clock/phone").of(200);
     assert_eq!(now["vector_clock"], json!({ "phone": 3, "tablet": 3 }));
+}
+
+/// NUL in texts, and numbers that no store counts to. One bad operation stops no other.
+fn what_a_store_can_not_keep_is_refused_before(place: &Place) {
+    let program = place.start();
+    for device in ["one", "two"] {
+        register(&program, device, "ada");
+        for kind in ["LWWMap", "ORMap"] {
+            let ops = json!([
+                { "type": "set", "key": "a\u{0}b", "value": 1 },
+                { "type": "set", "key": "a", "value": device },
+                { "type": "set", "key": "b", "value": "x\u{0}y", "op_id": format!("{device} {kind}\u{0}") },
+            ]);
+            let answer = upload(&program, device, kind, kind, &ops);
+            assert_eq!((&answer["accepted"], &answer["rejected"]), (&json!(2), &json!(1)));
+            assert_eq!(answer["results"][0]["code"], "invalid_key");
+        }
+    }
+    for path in ["/crdt/state/document/%00", "/crdt/state/%00/n", "/sync/status/%00"] {
+        get(&program, path).problem(422, "invalid_id");
+    }
+    get(&program, "/conflicts/%00").problem(404, "conflict_not_found");
+    let all = get(&program, "/conflicts?offset=18446744073709551615").of(200);
+    assert_eq!((&all["conflicts"], &all["total"]), (&json!([]), &json!(2)));
+    let increment = |observed: Value| {
+        post(&program, "/vector-clock/one/increment", &json!({ "observed": observed }))
+    };
+    let many: serde_json::Map<_, _> = (0..1_000).map(|n| (format!("d{n}"), json!(1))).collect();
+    increment(json!(many)).problem(422, "invalid_vector_clock");
+    increment(json!({ "one": u64::MAX })).problem(422, "invalid_vector_clock");
+    increment(json!({ "a\u{0}": 1 })).problem(422, "invalid_id");
+    assert_eq!(get(&program, "/vector-clock/one").of(200)["vector_clock"], json!({ "one": 2 }));
 }
 
 #[test]

@@ -55,7 +55,8 @@ impl World {
             cursor: cursor.map(ToOwned::to_owned),
             ..DownloadRequest::default()
         };
-        self.service.download(&request, None).await
+        let answer = self.service.download(&request, None).await?;
+        Ok(serde_json::from_str(&answer).unwrap())
     }
 }
 

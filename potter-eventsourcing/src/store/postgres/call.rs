@@ -50,16 +50,17 @@ pub(super) fn group(appends: &[Append], locks: Locks, look: bool) -> Result<Call
         return Ok((GROUP, group_values(appends, &order, locks, None, look)?));
     }
     let events = || appends.iter().flat_map(|append| &append.events);
+    let [ids, types, schema_versions, payloads, metadata] = arrays(events());
     let values = values![
         quoted(appends.iter().map(|append| Some(append.stream.as_str()))),
         plain_array(appends.iter().map(|append| append.expected.code())),
         plain_array(appends.iter().map(|append| append.events.len())),
         plain_array(appends.iter().map(|append| append.stream.segment())),
-        plain_array(events().map(|new| new.event.event_id)),
-        quoted(events().map(|new| Some(new.event.event_type.as_str()))),
-        plain_array(events().map(|new| new.event.schema_version)),
-        quoted(events().map(|new| Some(new.event.payload.as_str()))),
-        quoted(events().map(|new| Some(new.metadata.as_str()))),
+        ids,
+        types,
+        schema_versions,
+        payloads,
+        metadata,
         tags(appends, events()),
         locks.name(),
     ];
@@ -85,6 +86,7 @@ fn group_values(
     let places = order
         .iter()
         .flat_map(|(place, append)| std::iter::repeat_n(place + 1, append.events.len()));
+    let [ids, types, schema_versions, payloads, metadata] = arrays(events());
     let looked = condition.filter(|condition| !condition.is_none());
     Ok(values![
         quoted(appends.iter().map(|append| Some(append.stream.as_str()))),
@@ -93,11 +95,11 @@ fn group_values(
         plain_array(appends.iter().map(|append| append.stream.segment())),
         plain_array(places),
         plain_array(order.iter().flat_map(|(_, append)| 1..=append.events.len())),
-        plain_array(events().map(|new| new.event.event_id)),
-        quoted(events().map(|new| Some(new.event.event_type.as_str()))),
-        plain_array(events().map(|new| new.event.schema_version)),
-        quoted(events().map(|new| Some(new.event.payload.as_str()))),
-        quoted(events().map(|new| Some(new.metadata.as_str()))),
+        ids,
+        types,
+        schema_versions,
+        payloads,
+        metadata,
         tags(appends, events()),
         locks.name(),
         condition.is_some(),
@@ -107,6 +109,18 @@ fn group_values(
         look,
     ]
     .to_vec())
+}
+
+/// The ids, types, schema versions, payloads and metadata of events, an array literal each.
+pub(super) fn arrays<'a>(events: impl Iterator<Item = &'a Prepared> + Clone) -> [SqlValue; 5] {
+    [
+        plain_array(events.clone().map(|new| new.event.event_id)),
+        quoted(events.clone().map(|new| Some(new.event.event_type.as_str()))),
+        plain_array(events.clone().map(|new| new.event.schema_version)),
+        quoted(events.clone().map(|new| Some(new.event.payload.as_str()))),
+        quoted(events.map(|new| Some(new.metadata.as_str()))),
+    ]
+    .map(SqlValue::from)
 }
 
 fn tags<'a>(appends: &[Append], events: impl Iterator<Item = &'a Prepared>) -> Option<String> {

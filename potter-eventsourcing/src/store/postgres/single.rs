@@ -1,4 +1,4 @@
-//! The append of one event as one plain statement: the common case, without the cost of a
+//! The append to one stream as one plain statement: the common case, without the cost of a
 //! procedure.
 //!
 //! It answers only what went well. No row means that the stream was not as expected, a unique
@@ -8,15 +8,16 @@
 
 use potter_core::{Row, values};
 
-use super::call::Call;
+use super::call::{Call, arrays};
 use super::locks::Locks;
 use crate::error::Result;
 use crate::event::Appended;
 use crate::store::append::Append;
-use crate::store::rows::unsigned;
+use crate::store::rows::{signed, unsigned};
 
+/// One event, or as many as the arrays have, in their order.
 macro_rules! single {
-    ($lock:literal, $head:literal) => {
+    (one, $lock:literal, $head:literal) => {
         concat!(
             "WITH lock AS MATERIALIZED (",
             $lock,
@@ -25,8 +26,30 @@ macro_rules! single {
             " RETURNING s.version)
              INSERT INTO potter_events
                  (stream_id, version, event_id, event_type, schema_version, payload, metadata, segment)
-             SELECT $1, head.version, $3, $4, $5::bigint::integer, $6::json, $7::json, $8::bigint::smallint FROM head
+             SELECT $1, head.version, $5, $6, $7::bigint::integer, $8::json, $9::json, $4::bigint::smallint
+             FROM head
              RETURNING version, global_position"
+        )
+    };
+    (many, $lock:literal, $head:literal) => {
+        concat!(
+            "WITH lock AS MATERIALIZED (",
+            $lock,
+            "), head AS (",
+            $head,
+            " RETURNING s.version), inserted AS (
+                 INSERT INTO potter_events
+                     (stream_id, version, event_id, event_type, schema_version, payload, metadata, segment)
+                 SELECT $1, head.version - $3::bigint + n.ordinal, n.event_id, n.event_type,
+                        n.schema_version, n.payload::json, n.metadata::json, $4::bigint::smallint
+                 FROM head CROSS JOIN
+                      unnest($5::uuid[], $6::text[], $7::integer[], $8::text[], $9::text[])
+                      WITH ORDINALITY
+                      AS n (event_id, event_type, schema_version, payload, metadata, ordinal)
+                 ORDER BY n.ordinal
+                 RETURNING version, global_position)
+             SELECT max(version) AS version, max(global_position) AS global_position
+             FROM inserted HAVING count(*) > 0"
         )
     };
 }
@@ -39,56 +62,64 @@ struct Statements {
     new: &'static str,
 }
 
-// $2 is the expected version; the unused ones keep the parameters the same for all.
+// $2 is the expected version, $3 the number of events; the unused ones keep the parameters the same
+// for all.
 macro_rules! statements {
-    ($lock:literal) => {
+    ($events:ident, $lock:literal) => {
         Statements {
             exact: single!(
+                $events,
                 $lock,
-                "UPDATE potter_streams s SET version = s.version + 1 FROM lock
+                "UPDATE potter_streams s SET version = s.version + $3::bigint FROM lock
                  WHERE s.stream_id = $1 AND s.version = $2::bigint"
             ),
             exists: single!(
+                $events,
                 $lock,
-                "UPDATE potter_streams s SET version = s.version + 1 FROM lock
+                "UPDATE potter_streams s SET version = s.version + $3::bigint FROM lock
                  WHERE s.stream_id = $1 AND $2::bigint < 0"
             ),
             any: single!(
+                $events,
                 $lock,
                 "INSERT INTO potter_streams AS s (stream_id, version)
-                 SELECT $1, 1 FROM lock WHERE $2::bigint < 0
-                 ON CONFLICT (stream_id) DO UPDATE SET version = s.version + 1"
+                 SELECT $1, $3::bigint FROM lock WHERE $2::bigint < 0
+                 ON CONFLICT (stream_id) DO UPDATE SET version = s.version + excluded.version"
             ),
             new: single!(
+                $events,
                 $lock,
                 "INSERT INTO potter_streams AS s (stream_id, version)
-                 SELECT $1, 1 FROM lock WHERE $2::bigint <= 0
+                 SELECT $1, $3::bigint FROM lock WHERE $2::bigint <= 0
                  ON CONFLICT (stream_id) DO NOTHING"
             ),
         }
     };
+    ($lock:literal) => {
+        [statements!(one, $lock), statements!(many, $lock)]
+    };
 }
 
-const ADVISORY: Statements = statements!(
+const ADVISORY: [Statements; 2] = statements!(
     "SELECT pg_advisory_xact_lock_shared(1886352500, 'potter_events'::regclass::oid::integer)"
 );
 // The row whose turn it is, as in potter_lock_appends. In a SELECT of its own: the clock is read once.
-const ROWS: Statements = statements!(
+const ROWS: [Statements; 2] = statements!(
     "SELECT 1 FROM potter_append_locks l
      WHERE l.id = (SELECT (extract(epoch FROM clock_timestamp()) * 20)::bigint % 32) FOR SHARE"
 );
 
-/// The statement for a group of one append of one event without tags.
+/// The statement for a group of one append without tags.
 pub(super) fn statement(appends: &[Append], locks: Locks) -> Option<Call> {
     let [append] = appends else { return None };
-    let [new] = append.events.as_slice() else { return None };
-    if new.tags.is_some() {
+    if append.is_tagged() {
         return None;
     }
-    let statements = match locks {
+    let [one, many] = match locks {
         Locks::Advisory => ADVISORY,
         Locks::Rows => ROWS,
     };
+    let statements = if append.events.len() == 1 { one } else { many };
     let expected = append.expected.code();
     let statement = match expected {
         -3 => statements.exists,
@@ -96,28 +127,34 @@ pub(super) fn statement(appends: &[Append], locks: Locks) -> Option<Call> {
         -2 | 0 => statements.new,
         _ => statements.exact,
     };
-    let values = values![
+    let mut values = values![
         append.stream.as_str(),
         expected,
-        new.event.event_id,
-        new.event.event_type.as_str(),
-        new.event.schema_version,
-        &new.event.payload,
-        &new.metadata,
+        signed(append.events.len() as u64),
         i64::from(append.stream.segment()),
-    ];
-    Some((statement, values.to_vec()))
+    ]
+    .to_vec();
+    match append.events.as_slice() {
+        [new] => values.extend_from_slice(values![
+            new.event.event_id,
+            new.event.event_type.as_str(),
+            new.event.schema_version,
+            &new.event.payload,
+            &new.metadata,
+        ]),
+        events => values.extend(arrays(events.iter())),
+    }
+    Some((statement, values))
 }
 
 /// What it answered, if it appended.
-pub(super) fn appended(rows: &[Row]) -> Result<Option<Appended>> {
-    let Some(row) = rows.first() else { return Ok(None) };
-    let version = unsigned(row, "version")?;
-    let last_position = unsigned(row, "global_position")?;
+pub(super) fn appended(appends: &[Append], rows: &[Row]) -> Result<Option<Appended>> {
+    let ([append], Some(row)) = (appends, rows.first()) else { return Ok(None) };
+    let last_version = unsigned(row, "version")?;
     Ok(Some(Appended {
-        first_version: version,
-        last_version: version,
-        last_position,
+        first_version: last_version + 1 - append.events.len() as u64,
+        last_version,
+        last_position: unsigned(row, "global_position")?,
         duplicate: false,
     }))
 }
