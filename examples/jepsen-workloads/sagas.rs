@@ -131,7 +131,8 @@ impl SagaClient {
         }
     }
 
-    /// All effects in their order, then how each saga ended. `None` while one runs.
+    /// All effects in their order, then how each saga ended; one that waits for a hand has no end.
+    /// `None` while one runs.
     async fn effects(&self) -> Result<Option<Value>, Failure> {
         const ALL: Sql = Sql::same(
             "SELECT saga, step, what FROM potter_jepsen_effects
@@ -148,6 +149,7 @@ impl SagaClient {
             let filter = filter.page(500, offset);
             let (page, total) = self.orchestrator.list(&filter).await?;
             let started = lock(&self.shared.started);
+            seen += page.len();
             for saga in &page {
                 let Some(&number) = started.get(&saga.id) else { continue };
                 ends.push(match saga.status {
@@ -158,7 +160,6 @@ impl SagaClient {
                     _ => return Ok(None),
                 });
             }
-            seen += page.len();
             if page.is_empty() || seen as u64 >= total {
                 break;
             }
