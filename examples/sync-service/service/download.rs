@@ -239,7 +239,7 @@ impl SyncService {
             let look_every = self.inner.look_every();
             let log = self.inner.store.log(user_id, after, limit + 1).await?;
             let left = end.saturating_duration_since(tokio::time::Instant::now());
-            if !log.is_empty() || left.is_zero() {
+            if !log.is_empty() || left.is_zero() || self.inner.news.has_ended() {
                 return Ok(log);
             }
             // A hint, the next look, or the end of the wait.
