@@ -221,7 +221,7 @@ impl SyncService {
         }
         let log = self.wait_for(&user.user_id, from.seq, limit, wait).await?;
         let page = page_of(log, from, limit, without)?;
-        self.inner.cache.put(key, &page);
+        self.inner.cache.put(key.filter(|_| page.position.seq <= user.head.seq), &page);
         Ok(page)
     }
 
@@ -265,8 +265,9 @@ impl SyncService {
             return Ok(page);
         }
         let entities = self.inner.store.entities(&user.user_id, after.as_ref(), limit + 1).await?;
+        let known = entities.iter().all(|entity| entity.seq <= user.head.seq);
         let page = snapshot_of(entities, after, limit)?;
-        self.inner.cache.put(key, &page);
+        self.inner.cache.put(key.filter(|_| known), &page);
         Ok(page)
     }
 
