@@ -173,7 +173,8 @@ impl SagaClient {
         }
     }
 
-    /// All effects in their order, then how each saga ended. `None` while one runs.
+    /// All effects in their order, then how each saga ended; one that waits for a hand has no end.
+    /// `None` while one runs.
     async fn effects(&self) -> Result<Option<Value>, Failure> {
         const ALL: Sql = Sql::same(
             "SELECT saga, step, what FROM potter_jepsen_effects
@@ -183,22 +184,24 @@ impl SagaClient {
             let value = Value::from(vec![Value::Int(saga), Value::from(with)]);
             Value::from(vec![Value::from(f), value])
         };
-        let mut ends = Vec::new();
+        let (mut ends, mut seen) = (Vec::new(), 0);
         loop {
-            let offset = u32::try_from(ends.len())?;
+            let offset = u32::try_from(seen)?;
             let filter = SagaFilter::new().correlation_id(self.shared.run.clone());
             let filter = filter.page(500, offset);
             let (page, total) = self.orchestrator.list(&filter).await?;
             let started = lock(&self.shared.started);
+            seen += page.len();
             for saga in &page {
                 let Some(&number) = started.get(&saga.id) else { continue };
                 ends.push(match saga.status {
                     SagaStatus::Completed => pair("end", number, "completed"),
                     SagaStatus::Compensated => pair("end", number, "compensated"),
+                    SagaStatus::Failed => continue,
                     _ => return Ok(None),
                 });
             }
-            if page.is_empty() || ends.len() as u64 >= total {
+            if page.is_empty() || seen as u64 >= total {
                 break;
             }
         }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use potter_core::{Database, Sql, values};
 use potter_saga::{
-    BeforePivot, Compensate, Finished, Flow, Saga, Step, StepContext, StepError, Value,
+    BeforePivot, Compensate, Finished, Flow, Saga, Step, StepContext, StepError, StepOptions, Value,
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +78,10 @@ impl Step for Reserve {
     type Input = Order;
     type Output = bool;
 
+    fn options(&self) -> StepOptions {
+        StepOptions::new().local()
+    }
+
     async fn run(&self, cx: &mut StepContext, order: Order) -> Result<bool, StepError> {
         effect(cx, &order, "reserve", "apply").await?;
         Ok(true)
@@ -150,6 +154,10 @@ impl Step for Charge {
     type Input = Order;
     type Output = bool;
 
+    fn options(&self) -> StepOptions {
+        StepOptions::new().local()
+    }
+
     async fn run(&self, cx: &mut StepContext, order: Order) -> Result<bool, StepError> {
         if order.number % 4 == 0 {
             return Err(StepError::rejected("every fourth card is declined"));
@@ -166,6 +174,10 @@ impl Step for Ship {
     const NAME: &'static str = "ship";
     type Input = Order;
     type Output = bool;
+
+    fn options(&self) -> StepOptions {
+        StepOptions::new().local()
+    }
 
     async fn run(&self, cx: &mut StepContext, order: Order) -> Result<bool, StepError> {
         effect(cx, &order, "ship", "apply").await?;

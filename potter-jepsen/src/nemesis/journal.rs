@@ -364,9 +364,11 @@ mod tests {
     /// A journal whose runner was killed: its file, not locked, as it was at that moment.
     fn killed(journal: Arc<Journal>) {
         let text = fs::read(journal.path()).unwrap();
-        let path = journal.path().with_file_name("dead.journal");
+        let own = journal.path().to_owned();
         drop(journal);
-        fs::write(path, text).unwrap();
+        // There still if something could not be undone.
+        let _ = fs::remove_file(&own);
+        fs::write(own.with_file_name("dead.journal"), text).unwrap();
     }
 
     #[test]
