@@ -37,7 +37,12 @@ pub async fn app(context: Context) -> Result<Router, StartError> {
     let service = SyncService::open_beside(Arc::clone(&store), companion, clock, options).await?;
     let stop = context.shutdown.token();
     let every = Duration::from_secs(every.max(1));
-    context.background.spawn(upkeep::run(service.clone(), every, stop));
+    context.background.spawn(upkeep::run(service.clone(), every, stop.clone()));
+    let waits = service.clone();
+    context.background.spawn(async move {
+        stop.cancelled().await;
+        waits.end_waits();
+    });
     let health = HealthCheck::new("database", move || {
         let store = Arc::clone(&store);
         async move { Ok(store.ping().await?) }

@@ -285,6 +285,8 @@ impl<'a> Ingest<'a> {
             .filter_map(|(key, settled)| Some((settled.changed?, key, settled.doc)))
             .collect();
         changed.sort_unstable_by_key(|((seq, _), ..)| *seq);
+        // Neighbours in an index by name.
+        self.commit.ops.sort_unstable_by_key(|op| op.key);
         self.commit.entities = changed
             .into_iter()
             .map(|((seq, updated_at), key, doc)| Entity {

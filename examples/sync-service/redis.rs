@@ -1,7 +1,7 @@
 //! Redis as the [`Companion`]: publish/subscribe for news, strings for the cache.
 //!
 //! # Invariants
-//! - No request waits for Redis longer than [`GET_PATIENCE`], and only the first few that meet a dead
+//! - No request waits for Redis longer than `GET_PATIENCE`, and only the first few that meet a dead
 //!   or hanging one do: the first that waits in vain *opens the circuit*. From then on nobody asks
 //!   until the link, in the background, has an answer again. Writes and messages are never waited for.
 //! - The circuit is closed only after both connections have answered, and the subscription is made.
@@ -9,9 +9,9 @@
 //!   did not hear, or could not tell, is found then.
 //! - While it is open, [`is_listening`](Companion::is_listening) is false; when it opens, the waiters of
 //!   this process are told, so that they look more often from then on.
-//! - Silence is noticed: both connections are asked every [`ASK_EVERY`].
-//! - Bounded: messages and values that wait are at most [`ORDERS_MAX`] and [`PENDING_BYTES_MAX`]; what
-//!   is more is dropped and counted. Of a value at most [`VALUE_BYTES_MAX`] bytes are read, whatever is
+//! - Silence is noticed: both connections are asked every `ASK_EVERY`.
+//! - Bounded: messages and values that wait are at most `ORDERS_MAX` and `PENDING_BYTES_MAX`; what
+//!   is more is dropped and counted. Of a value at most `VALUE_BYTES_MAX` bytes are read, whatever is
 //!   there.
 //! - The log has one line when the circuit opens and one when it closes; the password is in none.
 

@@ -202,6 +202,11 @@ impl SyncService {
         &self.inner.options
     }
 
+    /// Ends all waits for news, from now on: before the program stops.
+    pub fn end_waits(&self) {
+        self.inner.news.end();
+    }
+
     /// The server's time.
     pub fn now(&self) -> chrono::DateTime<chrono::Utc> {
         self.inner.clock.now()

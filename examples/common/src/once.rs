@@ -67,7 +67,8 @@ const CONFLICTS_FOR: Duration = Duration::from_secs(10);
 
 /// Does `work` in one transaction, once for each key of `scope`: the same key and request again
 /// get the first answer, another request with it is refused with 422. A refusal (an `Err`) is
-/// rolled back and leaves no trace. A transaction that met a conflict is begun again, for ten seconds.
+/// rolled back and leaves no trace. A transaction that met a conflict is begun again, for as long as
+/// ten seconds.
 ///
 /// # Errors
 /// What `work` refused with; 422 `idempotency_key_reused`; 409 while the same key is at work.

@@ -95,8 +95,9 @@ pub(super) async fn state(
         return Ok(Ready(StatusCode::OK, view.get().to_owned()));
     }
     let view = view_of(&service, user.as_ref(), entity_type, entity_id).await?;
+    let known = user.is_some_and(|user| view.seq <= user.head.seq);
     let view = to_raw_value(&view).map_err(|error| Problem::internal(&error))?;
-    cache.put(kept, &view);
+    cache.put(kept.filter(|_| known), &view);
     Ok(Ready(StatusCode::OK, view.get().to_owned()))
 }
 

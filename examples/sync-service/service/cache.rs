@@ -7,7 +7,8 @@
 //!   if any change was made in between, and else the content is the same. So there is no
 //!   invalidation that could come late or be lost: after a write nobody asks for the old key.
 //! - The user is read from the store with each request, before the cache is asked, and the content is
-//!   read after the user: what is kept under a key is as new as the key or newer.
+//!   read after the user. What turns out to be newer than the user as it was read is not kept: a
+//!   server that is restored to just that moment must not show what it has lost.
 //! - **An entry can't be forged.** It is kept with a keyed hash (the secret of tokens) over its key
 //!   and its content. What is damaged, was written by somebody else, or was moved from another key
 //!   is no hit. Keys are keyed hashes too, so they say nothing about users.

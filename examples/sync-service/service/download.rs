@@ -221,7 +221,7 @@ impl SyncService {
         }
         let log = self.wait_for(&user.user_id, from.seq, limit, wait).await?;
         let page = page_of(log, from, limit, without)?;
-        self.inner.cache.put(key, &page);
+        self.inner.cache.put(key.filter(|_| page.position.seq <= user.head.seq), &page);
         Ok(page)
     }
 
@@ -239,7 +239,7 @@ impl SyncService {
             let look_every = self.inner.look_every();
             let log = self.inner.store.log(user_id, after, limit + 1).await?;
             let left = end.saturating_duration_since(tokio::time::Instant::now());
-            if !log.is_empty() || left.is_zero() {
+            if !log.is_empty() || left.is_zero() || self.inner.news.has_ended() {
                 return Ok(log);
             }
             // A hint, the next look, or the end of the wait.
@@ -265,8 +265,9 @@ impl SyncService {
             return Ok(page);
         }
         let entities = self.inner.store.entities(&user.user_id, after.as_ref(), limit + 1).await?;
+        let known = entities.iter().all(|entity| entity.seq <= user.head.seq);
         let page = snapshot_of(entities, after, limit)?;
-        self.inner.cache.put(key, &page);
+        self.inner.cache.put(key.filter(|_| known), &page);
         Ok(page)
     }
 

@@ -15,8 +15,10 @@
 //! | the message is lost, or there is no messenger | the next look finds it |
 //! | the messenger goes away during a wait | all are told: they look, and look more often from then on |
 //! | it comes back | all are told, in all processes: what was lost meanwhile is found |
+//! | the program stops | all are told, and answer with what there is |
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -25,6 +27,7 @@ use tokio::sync::watch;
 #[derive(Debug, Default)]
 pub struct News {
     waiting: Mutex<HashMap<String, watch::Sender<()>>>,
+    ended: AtomicBool,
 }
 
 /// Someone who listens; it is forgotten when this value goes.
@@ -53,6 +56,17 @@ impl News {
         for waiting in self.lock().values() {
             waiting.send_replace(());
         }
+    }
+
+    /// The program stops: nobody waits any more.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.tell_all();
+    }
+
+    /// Is there nothing to wait for any more?
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
     }
 
     /// Listens from now on.

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use examples_test_support::exchange;
 use serde_json::{Value, json};
 
-use crate::place::{Place, get, register, upload};
+use crate::place::{API, Place, get, register, upload};
 
 crate::on_every_store! {
     a_page_may_come_again_and_only_a_cursor_that_comes_back_moves;
@@ -69,6 +70,30 @@ fn a_page_may_come_again_and_only_a_cursor_that_comes_back_moves(place: &Place) 
         upload(program, "e", "late", "GCounter", &json!([{ "type": "increment" }]));
         assert_eq!(waiter.join().unwrap()["changes"].as_array().unwrap().len(), 1);
     });
+}
+
+#[test]
+fn a_wait_ends_with_the_program() {
+    let place = Place::sqlite();
+    let mut program = place.start();
+    register(&program, "d", "ada");
+    let start = page(&program, "d", "");
+    let path = format!("{API}/sync/download?device_id=d{}&wait_ms=30000", cursor(&start));
+    let address = program.address().to_owned();
+    let waiter = thread::spawn(move || exchange(&address, "GET", &path, &[], ""));
+    // The one who waits, and the one who asks for this.
+    let waits = |metrics: &str| {
+        let line = metrics.lines().find(|line| line.starts_with("http_requests_in_flight"));
+        line.is_some_and(|line| line.ends_with(" 2"))
+    };
+    while !waits(&program.get("/metrics").body) {
+        thread::sleep(std::time::Duration::from_millis(5));
+    }
+    program.signal("TERM");
+    let answer = waiter.join().unwrap().unwrap().of(200);
+    assert_eq!(answer["changes"], json!([]));
+    assert_eq!(answer["has_more"], false);
+    assert!(program.ended().success());
 }
 
 fn writers_during_paging_lose_nothing(place: &Place) {

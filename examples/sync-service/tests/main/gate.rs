@@ -20,6 +20,8 @@ use tokio::sync::Semaphore;
 pub(crate) enum Fate {
     /// It is done, and known to be.
     Done,
+    /// A defect.
+    Panic,
     /// The program ends before it: nothing is written.
     Before,
     /// The program ends after it: it is written, and nobody knows.
@@ -113,6 +115,7 @@ impl Store for Gate {
         let fate = self.fates.lock().unwrap().pop_front();
         match fate {
             None | Some(Fate::Done) => self.inner.commit(commit).await,
+            Some(Fate::Panic) => panic!("a defect of the store, made by the test"),
             Some(Fate::Before) => Err(Error::new(ErrorKind::Unavailable, "the connection broke")),
             Some(Fate::After) => {
                 assert!(self.inner.commit(commit).await?);

@@ -41,6 +41,7 @@ on_both! {
     a_client_that_goes_away_takes_nobody_with_it;
     another_process_commits_first;
     a_group_in_which_one_shows_a_loss;
+    a_worker_that_panics_is_followed_by_another;
 }
 
 type Answered = JoinHandle<Result<String, Problem>>;
@@ -321,6 +322,21 @@ async fn a_group_in_which_one_shows_a_loss(world: World) {
     assert_eq!(problem(gap).await, (409, "epoch_changed".to_owned()));
     assert_ne!(world.user().await.epoch, epoch);
     assert_eq!(world.value("n").await, 3);
+    world.end().await;
+}
+
+async fn a_worker_that_panics_is_followed_by_another(world: World) {
+    let first = world.held(&increment("d0", "b0", "o0")).await;
+    let waits = world.send(&increment("d1", "b1", "o1")).await;
+    world.gate.fates.lock().unwrap().push_back(Fate::Panic);
+    world.gate.open();
+    for sent in [first, waits] {
+        assert_eq!(problem(sent).await, (503, "outcome_unknown".to_owned()));
+    }
+    for (device, n) in [("d0", 0), ("d1", 1)] {
+        let request = increment(device, &format!("b{n}"), &format!("o{n}"));
+        assert_eq!(answer(world.send(&request).await).await["seq"], n + 1);
+    }
     world.end().await;
 }
 
