@@ -9,6 +9,8 @@ mod timeline;
 
 use std::fmt::Write as _;
 
+use rustc_hash::FxHashSet;
+
 use crate::history::{EventKind, History, Outcome, Process};
 use crate::value::json_string;
 use crate::verdict::{Analysis, Counterexample, Verdict, Witness};
@@ -130,6 +132,12 @@ pub fn text(history: &History, analysis: &Analysis) -> String {
     out
 }
 
+/// Each operation once, at its first place: a counterexample may name one for several reasons.
+pub(crate) fn distinct(operations: &[u32]) -> impl Iterator<Item = u32> + '_ {
+    let mut seen = FxHashSet::default();
+    operations.iter().copied().filter(move |id| seen.insert(*id))
+}
+
 fn write_anomaly(out: &mut String, history: &History, found: &Counterexample) {
     _ = writeln!(out, "  {}", found.message);
     if let Some(key) = &found.key {
@@ -140,11 +148,12 @@ fn write_anomaly(out: &mut String, history: &History, found: &Counterexample) {
         _ = writeln!(out, "    before op {} ({}): {}", edge.to, edge.relation, edge.why);
     }
     if found.cycle.is_empty() {
-        for &id in found.operations.iter().take(20) {
+        for id in distinct(&found.operations).take(20) {
             _ = writeln!(out, "  {}", history.describe(id as usize));
         }
-        if found.operations.len() > 20 {
-            _ = writeln!(out, "  and {} more", found.operations.len() - 20);
+        let more = distinct(&found.operations).skip(20).count();
+        if more > 0 {
+            _ = writeln!(out, "  and {more} more");
         }
     }
     for detail in &found.details {
@@ -218,4 +227,42 @@ fn anomaly_json(out: &mut String, history: &History, found: &Counterexample) {
     out.push_str("],\"details\":");
     strings(out, &found.details);
     out.push('}');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Event, History};
+    use crate::value::Value;
+    use crate::verdict::{Analysis, Counterexample};
+
+    #[test]
+    fn an_operation_is_listed_once_and_a_fault_by_its_name() {
+        let nemesis = |f: &str, time| {
+            let mut event = Event::new(Process::NEMESIS.0, EventKind::Info, f, Value::Nil);
+            event.time = Some(time);
+            event
+        };
+        let client = |kind, time| {
+            let mut event = Event::new(0, kind, "read", Value::Int(7));
+            event.time = Some(time);
+            event
+        };
+        let second = 1_000_000_000;
+        let history = History::new(vec![
+            client(EventKind::Invoke, 0),
+            nemesis("partition", second),
+            nemesis("heal", 9 * second),
+            client(EventKind::Ok, 10 * second),
+        ])
+        .unwrap();
+        let mut found = Counterexample::new("stale", "an old value");
+        found.operations = vec![0, 0, 0];
+        let analysis = Analysis::new("register", Verdict::invalid(found));
+        let text = text(&history, &analysis);
+        assert_eq!(text.matches("op 0 (process 0)").count(), 1, "{text}");
+        let page = html(&history, &analysis, "title");
+        assert_eq!(page.matches("<li class=\"op\">op 0").count(), 1, "{page}");
+        assert!(page.contains(">partition</text>"), "the shaded window has its name");
+    }
 }

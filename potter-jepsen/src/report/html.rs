@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Counts, faults, one_line, plot, timeline};
+use super::{Counts, distinct, faults, one_line, plot, timeline};
 use crate::history::History;
 use crate::verdict::{Analysis, Counterexample, Verdict};
 
@@ -144,7 +144,7 @@ fn anomaly(out: &mut String, history: &History, found: &Counterexample) {
         out.push_str("</ol>");
     } else if !found.operations.is_empty() {
         out.push_str("<ul>");
-        for &id in found.operations.iter().take(20) {
+        for id in distinct(&found.operations).take(20) {
             let words = escape(&cut(&history.describe(id as usize)));
             _ = write!(out, "<li class=\"op\">{words}</li>");
         }

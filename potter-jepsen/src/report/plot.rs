@@ -58,6 +58,11 @@ fn frame(out: &mut String, history: &History, scale: &Scale, title: &str, label:
             "<rect class=\"fault\" x=\"{x:.1}\" y=\"10\" width=\"{wide:.1}\" height=\"{HEIGHT}\">\
              <title>{name}</title></rect>"
         );
+        // Its name, where there is room for it.
+        #[expect(clippy::cast_precision_loss, reason = "a few letters")]
+        if name.chars().count() as f64 * 6.5 < wide {
+            _ = write!(out, "<text x=\"{:.1}\" y=\"22\">{name}</text>", x + 4.0);
+        }
     }
     let bottom = HEIGHT + 10.0;
     let right = WIDTH - 10.0;
