@@ -14,6 +14,7 @@ use potter_jepsen::report;
 use potter_jepsen::runner::{Db as _, Test};
 use potter_jepsen::workloads::postgres::{Kind, Options, Postgres};
 
+use crate::faults::Victims;
 use crate::{faults, performance};
 
 const CLIENTS: usize = 6;
@@ -65,8 +66,9 @@ async fn test(
     names: &[String],
     place: &std::path::Path,
 ) -> Result<(), StartError> {
-    let mut all = faults::of("network_partition", names);
-    all.extend(faults::of("process_killer", names));
+    let victims = Victims::of("bank", names.to_vec());
+    let mut all = faults::of("network_partition", &victims);
+    all.extend(faults::of("process_killer", &victims));
     all.push(Fault::new("kill").target(&names[0]));
     let mut builder = Test::of(Arc::new(Postgres::new(Kind::Bank, Options::default())?))
         .name("bank under partitions and kills")

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 /// Reads a duration. A number without a unit is seconds.
 pub(crate) fn parse(text: &str) -> Option<Duration> {
@@ -45,30 +46,22 @@ pub(crate) fn show(duration: Duration) -> String {
     out
 }
 
-/// For fields: a text, or a number of seconds.
-pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Text(String),
-        Seconds(f64),
-    }
-    let wrong = |what: &str| {
-        serde::de::Error::custom(format!(
-            "\"{what}\" is no duration: write it as \"30s\", \"5m\", \"1m30s\" or \"500ms\""
-        ))
-    };
-    match Written::deserialize(from)? {
-        Written::Text(text) => parse(&text).ok_or_else(|| wrong(&text)),
-        Written::Seconds(seconds) => {
-            Duration::try_from_secs_f64(seconds).map_err(|_| wrong(&seconds.to_string()))
-        }
-    }
-}
-
-/// The same for a field that may be left out.
+/// For fields that may be left out: a text, or a number of seconds.
 pub(crate) fn optional<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-    deserialize(from).map(Some)
+    let written = Value::deserialize(from)?;
+    let duration = match &written {
+        Value::String(text) => parse(text),
+        Value::Number(seconds) => {
+            seconds.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        }
+        Value::Null => return Ok(None),
+        _ => None,
+    };
+    duration.map(Some).ok_or_else(|| {
+        serde::de::Error::custom(format!(
+            "{written} is no duration: write it as \"30s\", \"5m\", \"1m30s\" or \"500ms\""
+        ))
+    })
 }
 
 #[cfg(test)]

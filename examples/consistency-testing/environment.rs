@@ -10,7 +10,7 @@ use examples_common::{StartError, env_text};
 use potter_core::new_id;
 use potter_jepsen::db::{PostgresCluster, PostgresOptions};
 use potter_jepsen::nemesis::{
-    Clocks, Composed, Journal, Nemesis, ProcessInfo, Processes, ProxyNetwork, compose,
+    Composed, Healed, Journal, Nemesis, ProcessInfo, Processes, ProxyNetwork, compose,
 };
 use potter_jepsen::runner::Node;
 use sqlx::Connection as _;
@@ -21,6 +21,8 @@ const PRIMARY: &str = "postgres-primary";
 const REPLICA: &str = "postgres-replica";
 const REACHED_WITHIN: Duration = Duration::from_secs(5);
 const REPLICAS_MAX: usize = 8;
+/// How long a process of a test gets for an orderly end.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The servers that the settings name.
 #[derive(Clone, Default)]
@@ -135,8 +137,10 @@ impl Environment {
             let proxy = network.link(CLIENT, name, target).await?;
             nodes.push(Node::new(name, format!("{head}{proxy}{tail}")));
         }
-        let nemesis = compose([Arc::clone(&network) as Arc<dyn Nemesis>])?;
+        // No server is among them, but what a test starts is.
         let processes = Arc::new(Processes::new(Arc::clone(journal)));
+        let parts: [Arc<dyn Nemesis>; 2] = [Arc::clone(&network) as _, Arc::clone(&processes) as _];
+        let nemesis = compose(parts)?;
         let (nemesis, cluster) = (Arc::new(nemesis), None);
         Ok(Self { nodes, network, processes, nemesis, cluster, clocks: false })
     }
@@ -151,9 +155,17 @@ impl Environment {
         self.cluster.is_some()
     }
 
-    /// The clocks of its servers, if they can be wrong.
-    pub(crate) fn clocks(&self) -> Option<&Arc<Clocks>> {
-        self.cluster.as_ref().and_then(PostgresCluster::clocks)
+    /// Heals the network alone.
+    pub(crate) async fn heal_network(&self) -> potter_jepsen::Result<Healed> {
+        self.network.heal().await
+    }
+
+    /// Sets the clocks right, and heals nothing else.
+    pub(crate) async fn heal_clocks(&self) -> potter_jepsen::Result<Healed> {
+        match self.cluster.as_ref().and_then(PostgresCluster::clocks) {
+            Some(clocks) => clocks.heal().await,
+            None => Ok(Healed::verified("no clock was wrong")),
+        }
     }
 
     /// The registered process that a name means: `postgres` is the primary.
@@ -170,7 +182,12 @@ impl Environment {
     async fn end(&self) -> Result<(), StartError> {
         match &self.cluster {
             Some(cluster) => Ok(cluster.shut_down().await?),
-            None => Ok(self.network.heal().await.map(drop)?),
+            None => {
+                for name in self.processes.names() {
+                    self.processes.stop(&name, PATIENCE).await?;
+                }
+                Ok(self.network.heal().await.map(drop)?)
+            }
         }
     }
 }

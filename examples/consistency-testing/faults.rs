@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jepsen_workloads::ORCHESTRATORS;
 use potter_jepsen::Value;
 use potter_jepsen::nemesis::Fault;
 
@@ -81,7 +82,7 @@ pub(crate) const ALL: [Named; 12] = [
     Named {
         name: "orchestrator_crash",
         aliases: &["crash_orchestrator", "orchestrator_killer"],
-        about: "For the workload saga: orchestrators crash in the middle of sagas.",
+        about: "For the workload saga: the processes that run the sagas are killed (SIGKILL).",
         needs: Needs::Network,
     },
     Named {
@@ -108,9 +109,32 @@ pub(crate) fn find(name: &str) -> Result<&'static Named, String> {
     })
 }
 
-/// The faults that a nemesis takes turns with. `servers` are the nodes without the clients.
-pub(crate) fn of(name: &str, servers: &[String]) -> Vec<Fault> {
-    let each = |kind: &str| servers.iter().map(|node| Fault::new(kind).target(node)).collect();
+/// To whom faults can be done.
+pub(crate) struct Victims {
+    /// The nodes without the clients.
+    pub(crate) servers: Vec<String>,
+    /// The processes that run sagas.
+    pub(crate) orchestrators: Vec<String>,
+}
+
+impl Victims {
+    /// Those of a test of this workload.
+    pub(crate) fn of(workload: &str, servers: Vec<String>) -> Self {
+        let orchestrators = match workload {
+            "saga" => ORCHESTRATORS.map(str::to_owned).into(),
+            _ => Vec::new(),
+        };
+        Self { servers, orchestrators }
+    }
+}
+
+/// The faults that a nemesis takes turns with.
+pub(crate) fn of(name: &str, victims: &Victims) -> Vec<Fault> {
+    let Victims { servers, orchestrators } = victims;
+    let each = |kind: &str| {
+        let all = servers.iter().chain(orchestrators);
+        all.map(|name| Fault::new(kind).target(name)).collect::<Vec<_>>()
+    };
     match name {
         "network_partition" => partitions(servers),
         "process_killer" => each("kill"),
@@ -121,7 +145,9 @@ pub(crate) fn of(name: &str, servers: &[String]) -> Vec<Fault> {
         }
         "network_loss" => vec![Fault::new("loss").param("probability", Value::Int(10))],
         "connection_reset" => vec![Fault::new("disconnect")],
-        "orchestrator_crash" => vec![Fault::new("crash-orchestrator")],
+        "orchestrator_crash" => {
+            orchestrators.iter().map(|name| Fault::new("kill").target(name)).collect()
+        }
         "lost_answers" => servers
             .first()
             .map(|primary| Fault::new("eat-answer").target(format!("{CLIENT}->{primary}")))
@@ -132,8 +158,8 @@ pub(crate) fn of(name: &str, servers: &[String]) -> Vec<Fault> {
             .into(),
         "mixed" => {
             let mut all = partitions(servers);
-            all.extend(servers.iter().map(|node| Fault::new("kill").target(node)));
-            all.extend(servers.iter().map(|node| Fault::new("pause").target(node)));
+            all.extend(each("kill"));
+            all.extend(each("pause"));
             all.push(Fault::new("disconnect"));
             all
         }
@@ -177,7 +203,8 @@ mod tests {
                 assert_eq!(find(name).unwrap().name, named.name);
                 assert_eq!(find(&name.replace('_', "-").to_uppercase()).unwrap().name, named.name);
             }
-            assert_eq!(of(named.name, &servers).is_empty(), named.name == "none");
+            let faults = of(named.name, &Victims::of("saga", servers.to_vec()));
+            assert_eq!(faults.is_empty(), named.name == "none", "{}", named.name);
         }
         assert!(find("earthquake").unwrap_err().contains("network_partition"));
     }

@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use examples_common::StartError;
+use jepsen_workloads::Orchestrators;
 use potter_core::Database;
 use potter_jepsen::generator::fault_windows;
-use potter_jepsen::nemesis::{Nemesis, compose};
+use potter_jepsen::nemesis::{Nemesis, ProcessCommand};
 use potter_jepsen::runner::{Phase, Progress, Run, Running, Test};
-use potter_jepsen::{Budget, report};
+use potter_jepsen::{Budget, ErrorKind, report};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -173,7 +174,7 @@ impl Runs {
         let log = tokio::spawn(write_log(self.database.clone(), id.to_owned(), running.log()));
         let ended = self.watch(id, running, stop).await;
         _ = log.await;
-        let run = ended?;
+        let Some(run) = ended? else { return Ok(cancelled()) };
         tokio::task::spawn_blocking(move || result(&run)).await.map_err(Into::into)
     }
 
@@ -183,8 +184,8 @@ impl Runs {
         spec: &TestSpec,
         environment: &Environment,
     ) -> Result<Test, StartError> {
-        let build = workloads::build(spec)?;
-        let mut test = Test::of(build.workload)
+        let workload = workloads::build(spec, self.orchestrators(environment)?)?;
+        let mut test = Test::of(workload)
             .name(&spec.name)
             .concurrency(spec.client_count)
             .seed(spec.seed)
@@ -202,33 +203,42 @@ impl Runs {
         for node in &environment.nodes {
             test = test.node(&node.name, &node.url);
         }
-        let all = faults::of(&spec.nemesis, &environment.servers());
+        let victims = faults::Victims::of(&spec.workload, environment.servers());
+        let all = faults::of(&spec.nemesis, &victims);
         if !all.is_empty() {
             let (quiet, active) = faults::windows(spec.duration());
-            let servers = Arc::clone(&environment.nemesis) as Arc<dyn Nemesis>;
-            let nemesis = compose([servers].into_iter().chain(build.nemesis))?;
-            test = test.nemesis(Arc::new(nemesis)).faults(fault_windows(all, quiet, active));
+            let nemesis = Arc::clone(&environment.nemesis) as Arc<dyn Nemesis>;
+            test = test.nemesis(nemesis).faults(fault_windows(all, quiet, active));
         }
         Ok(test.build()?)
     }
 
-    /// Waits for the end; keeps the row's status true.
+    /// Sagas are run by processes of their own, which are this program again.
+    fn orchestrators(&self, environment: &Environment) -> Result<Orchestrators, StartError> {
+        let command = ProcessCommand::new(std::env::current_exe()?).arg("orchestrator");
+        let logs = self.directory.with_file_name("orchestrators");
+        Ok(Orchestrators::new(Arc::clone(&environment.processes), command, logs))
+    }
+
+    /// Waits for the end; keeps the row's status true. `None`: it was stopped before it began.
     async fn watch(
         &self,
         id: &str,
         mut running: Running,
         stop: &CancellationToken,
-    ) -> Result<Run, StartError> {
-        let progress = running.progress();
+    ) -> Result<Option<Run>, StartError> {
+        let mut progress = running.progress();
         let live = Live { progress: progress.clone(), cancel: Box::new(running.canceller()) };
         self.live().insert(id.to_owned(), live);
-        let mut seen = progress;
         let mut stopping = false;
-        loop {
+        let ended = loop {
+            if lock(&self.stop_early).take_if(|early| early == id).is_some() {
+                running.cancel();
+            }
             tokio::select! {
-                ended = &mut running => return Ok(ended?),
-                changed = seen.changed() => {
-                    let phase = seen.borrow_and_update().phase;
+                ended = &mut running => break ended,
+                changed = progress.changed() => {
+                    let phase = progress.borrow_and_update().phase;
                     let status = match phase {
                         Phase::Running => Some(Status::Running),
                         Phase::Checking => Some(Status::Checking),
@@ -239,7 +249,7 @@ impl Runs {
                         storage::advance(&self.database, id, &from, status).await?;
                     }
                     if changed.is_err() {
-                        return Ok(running.await?);
+                        break (&mut running).await;
                     }
                 }
                 () = stop.cancelled(), if !stopping => {
@@ -247,9 +257,11 @@ impl Runs {
                     running.cancel();
                 }
             }
-            if lock(&self.stop_early).take_if(|early| early == id).is_some() {
-                running.cancel();
-            }
+        };
+        match ended {
+            Ok(run) => Ok(Some(run)),
+            Err(error) if error.kind() == ErrorKind::Cancelled => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 }

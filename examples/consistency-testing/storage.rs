@@ -153,6 +153,13 @@ fn stored(row: &Row) -> Result<Stored> {
     })
 }
 
+/// How many tests wait, for others or for their start.
+pub(crate) async fn waiting(tx: &mut Tx) -> Result<i64> {
+    let count = "SELECT count(*) AS total FROM tests WHERE status IN ('created', 'queued')";
+    let rows = tx.fetch_all(count, values![]).await?;
+    rows.first().map_or(Ok(0), |row| row.i64("total"))
+}
+
 /// Adds a test, in the transaction of the request.
 pub(crate) async fn insert(tx: &mut Tx, id: &str, spec: &TestSpec, status: Status) -> Result<()> {
     let text = serde_json::to_string(spec).map_err(|error| defect(error.to_string()))?;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use jepsen_workloads::{EventStoreWorkload, Reader, SagaWorkload};
-use potter_jepsen::nemesis::Nemesis;
+use jepsen_workloads::{EventStoreWorkload, Orchestrators, Reader, SagaWorkload};
+use potter_jepsen::Checker;
 use potter_jepsen::runner::Workload;
 use potter_jepsen::workloads::postgres::{Isolation, Kind, Options, Postgres, Reads};
 
@@ -80,31 +80,34 @@ pub(crate) fn isolation(name: &str) -> Result<String, String> {
         .map_err(|_| "must be read-committed, repeatable-read or serializable".to_owned())
 }
 
-/// A workload, and what can be done to the part of it that runs in this program.
-pub(crate) struct Build {
-    pub(crate) workload: Arc<dyn Workload>,
-    pub(crate) nemesis: Option<Arc<dyn Nemesis>>,
+/// A workload on PostgreSQL.
+fn postgres(kind: Kind, spec: &TestSpec) -> Result<Postgres, String> {
+    let mut options = Options::default().keys(spec.keys);
+    let text = |error: potter_jepsen::Error| error.to_string();
+    options = options.isolation(Isolation::parse(&spec.isolation).map_err(text)?);
+    if spec.reads == "replica" {
+        options = options.reads(Reads::Replica);
+    }
+    Postgres::new(kind, options).map_err(text)
 }
 
-/// The workload of a test.
-pub(crate) fn build(spec: &TestSpec) -> Result<Build, String> {
-    let named = find(&spec.workload)?;
-    let text = |error: potter_jepsen::Error| error.to_string();
-    let workload: Arc<dyn Workload> = match named.kind {
-        Built::Postgres(kind) => {
-            let mut options = Options::default().keys(spec.keys);
-            options = options.isolation(Isolation::parse(&spec.isolation).map_err(text)?);
-            if spec.reads == "replica" {
-                options = options.reads(Reads::Replica);
-            }
-            Arc::new(Postgres::new(kind, options).map_err(text)?)
-        }
+/// The workload of a test. Sagas are run by these orchestrators.
+pub(crate) fn build(
+    spec: &TestSpec,
+    orchestrators: Orchestrators,
+) -> Result<Arc<dyn Workload>, String> {
+    Ok(match find(&spec.workload)?.kind {
+        Built::Postgres(kind) => Arc::new(postgres(kind, spec)?),
         Built::EventStore(reader) => Arc::new(EventStoreWorkload::new(reader)),
-        Built::Saga => {
-            let workload = SagaWorkload::new();
-            let nemesis: Arc<dyn Nemesis> = Arc::new(workload.nemesis());
-            return Ok(Build { workload: Arc::new(workload), nemesis: Some(nemesis) });
-        }
-    };
-    Ok(Build { workload, nemesis: None })
+        Built::Saga => Arc::new(SagaWorkload::new(orchestrators)),
+    })
+}
+
+/// The checker of a test alone, for a history that it has recorded.
+pub(crate) fn checker(spec: &TestSpec) -> Result<Box<dyn Checker + Send>, String> {
+    Ok(match find(&spec.workload)?.kind {
+        Built::Postgres(kind) => postgres(kind, spec)?.checker(),
+        Built::EventStore(reader) => EventStoreWorkload::new(reader).checker(),
+        Built::Saga => SagaWorkload::effects_checker(),
+    })
 }

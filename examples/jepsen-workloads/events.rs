@@ -22,6 +22,8 @@ use potter_jepsen::{Checker, Value};
 use serde_json::json;
 use std::sync::Arc;
 
+use crate::Primary;
+
 /// Events of a stream before a new stream takes its place.
 const STREAM_LENGTH: i64 = 40;
 const STREAMS: i64 = 4;
@@ -46,6 +48,7 @@ pub struct EventStoreWorkload {
     /// The streams' type, so that runs on one database do not see each other.
     run: String,
     pauses: AtomicU64,
+    primary: Primary,
 }
 
 /// The clients that only poll.
@@ -54,7 +57,12 @@ const READERS: usize = 2;
 impl EventStoreWorkload {
     /// A run with streams of its own.
     pub fn new(reader: Reader) -> Self {
-        Self { reader, run: crate::new_run("jepsen"), pauses: AtomicU64::new(0) }
+        Self {
+            reader,
+            run: crate::new_run("jepsen"),
+            pauses: AtomicU64::new(0),
+            primary: Primary::default(),
+        }
     }
 }
 
@@ -72,16 +80,15 @@ impl Workload for EventStoreWorkload {
     }
 
     async fn setup(&self, nodes: &[Node]) -> Result<(), Failure> {
-        let node = nodes.first().ok_or("there is no node")?;
-        let database = options().connect(&node.url).await?;
+        let database = options().connect(self.primary.set(nodes)?).await?;
         event_store(&database)?.migrate().await?;
         database.close().await;
         Ok(())
     }
 
-    async fn open(&self, session: &Session) -> Result<Box<dyn Client>, Failure> {
+    async fn open(&self, _: &Session) -> Result<Box<dyn Client>, Failure> {
         // A database for each client, as for processes of their own.
-        let database = options().connect(&session.node.url).await?;
+        let database = options().connect(self.primary.url()?).await?;
         let store = event_store(&database)?;
         // A new reader begins where everything is final.
         let after = store.safe_position().await?;
@@ -147,6 +154,18 @@ struct EventClient {
 fn certainly_not(error: &Error) -> bool {
     use ErrorKind::{Conflict, DuplicateEventId, InvalidInput, LimitExceeded};
     matches!(error.kind(), Conflict | DuplicateEventId | InvalidInput | LimitExceeded)
+}
+
+/// Whoever polls again and again must not do so when there is nobody to answer.
+fn not_read(error: &Failure) -> Completion {
+    let of_store = error.downcast_ref::<Error>().map(Error::kind);
+    let of_database = error.downcast_ref::<potter_core::Error>().map(potter_core::Error::kind);
+    let unavailable = of_store == Some(ErrorKind::Unavailable)
+        || of_database == Some(potter_core::ErrorKind::Unavailable);
+    match unavailable {
+        true => Completion::Unreachable(error.to_string()),
+        false => Completion::Fail(error.to_string()),
+    }
 }
 
 fn number(n: u64) -> Value {
@@ -273,7 +292,7 @@ impl Client for EventClient {
             other => return Ok(Completion::Fail(format!("there is no operation {other}"))),
         };
         // A read that failed changed nothing, and the reader did not move.
-        Ok(read.map_or_else(|error| Completion::Fail(error.to_string()), Completion::Ok))
+        Ok(read.map_or_else(|error| not_read(&error), Completion::Ok))
     }
 
     async fn close(&mut self) {

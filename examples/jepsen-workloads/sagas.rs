@@ -3,6 +3,7 @@
 //! The effects are rows of a table, as those see it who suffer them. Two steps write theirs in the
 //! step's own transaction; one, `hold`, is a service of its own that only knows idempotency keys.
 
+mod orchestrators;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -10,25 +11,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use potter_core::{Database, DatabaseOptions, Metadata, Sql, values};
+use potter_core::{Database, Metadata, Sql, values};
 use potter_jepsen::checkers::Sagas;
 use potter_jepsen::generator::{self, Generator};
-use potter_jepsen::nemesis::{Fault, Healed, Injected, Nemesis, Probe};
 use potter_jepsen::runner::{Client, Completion, Failure, Node, Op, Session, Workload};
 use potter_jepsen::{Analysis, Budget, Checker, Event, EventKind, History, Outcome, Value};
-use potter_saga::{ErrorKind, Orchestrator, Running, SagaFilter, SagaStatus, saga_store};
+use potter_saga::{ErrorKind, Orchestrator, SagaFilter, SagaStatus, saga_store};
 use uuid::Uuid;
 
+use crate::Primary;
+pub use orchestrators::{ORCHESTRATORS, Orchestrators, run_orchestrator};
+use orchestrators::{connect, orchestrator};
 use steps::{Order, OrderSaga, STEPS};
 
-/// So many orchestrators run at once.
-const ORCHESTRATORS: usize = 2;
-/// A crashed orchestrator's sagas are taken over after this time.
-const LEASE: Duration = Duration::from_secs(2);
-
-/// Starts sagas, and looks at the end what became of them and of their effects.
+/// Starts sagas, and looks at the end what became of them and of their effects. The sagas are run by
+/// processes of their own.
 #[derive(Debug)]
 pub struct SagaWorkload {
+    orchestrators: Orchestrators,
     shared: Arc<Shared>,
 }
 
@@ -36,62 +36,26 @@ pub struct SagaWorkload {
 struct Shared {
     run: String,
     started: Mutex<BTreeMap<Uuid, i64>>,
-    url: Mutex<Option<String>>,
-    /// The orchestrators of this process, each with the database that it owns.
-    running: tokio::sync::Mutex<Vec<(Running, Database)>>,
+    primary: Primary,
 }
 
 impl SagaWorkload {
     /// A run of its own.
-    pub fn new() -> Self {
-        let shared = Shared {
-            run: crate::new_run("jepsen"),
-            started: Mutex::default(),
-            url: Mutex::default(),
-            running: tokio::sync::Mutex::default(),
-        };
-        Self { shared: Arc::new(shared) }
+    pub fn new(orchestrators: Orchestrators) -> Self {
+        let (run, started, primary) =
+            (crate::new_run("jepsen"), Mutex::default(), Primary::default());
+        let shared = Shared { run, started, primary };
+        Self { orchestrators, shared: Arc::new(shared) }
     }
 
-    /// Crashes one of its orchestrators (`crash-orchestrator`); heal starts others.
-    pub fn nemesis(&self) -> OrchestratorNemesis {
-        OrchestratorNemesis { shared: self.shared.clone() }
-    }
-}
-
-impl Default for SagaWorkload {
-    fn default() -> Self {
-        Self::new()
+    /// The checker alone, for a history that was recorded before.
+    pub fn effects_checker() -> Box<dyn Checker + Send> {
+        Box::new(Effects)
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn connect(url: &str, connections: u32) -> Result<Database, Failure> {
-    let options = DatabaseOptions::new().max_connections(connections);
-    Ok(options.application_name("jepsen-sagas").connect(url).await?)
-}
-
-fn orchestrator(database: &Database) -> Result<Orchestrator, Failure> {
-    let builder = Orchestrator::builder(saga_store(database)).lease_ttl(LEASE);
-    let builder = builder.poll_interval(Duration::from_millis(50));
-    Ok(builder.register(&OrderSaga { database: database.clone() })?.build())
-}
-
-impl Shared {
-    /// Starts orchestrators until there are enough.
-    async fn fill(&self) -> Result<usize, Failure> {
-        let url = lock(&self.url).clone().ok_or("the workload was not set up")?;
-        let mut running = self.running.lock().await;
-        while running.len() < ORCHESTRATORS {
-            let database = connect(&url, 8).await?;
-            let started = orchestrator(&database)?.spawn().await?;
-            running.push((started, database));
-        }
-        Ok(running.len())
-    }
 }
 
 #[async_trait]
@@ -101,18 +65,16 @@ impl Workload for SagaWorkload {
     }
 
     async fn setup(&self, nodes: &[Node]) -> Result<(), Failure> {
-        let node = nodes.first().ok_or("there is no node")?;
-        let database = connect(&node.url, 2).await?;
+        let url = self.shared.primary.set(nodes)?;
+        let database = connect(url, 2).await?;
         saga_store(&database).migrate().await?;
         steps::create(&database).await?;
         database.close().await;
-        *lock(&self.shared.url) = Some(node.url.clone());
-        self.shared.fill().await?;
-        Ok(())
+        self.orchestrators.start(url).await
     }
 
-    async fn open(&self, session: &Session) -> Result<Box<dyn Client>, Failure> {
-        let database = connect(&session.node.url, 2).await?;
+    async fn open(&self, _: &Session) -> Result<Box<dyn Client>, Failure> {
+        let database = connect(self.shared.primary.url()?, 2).await?;
         // It only starts sagas; those that run are others.
         let orchestrator = orchestrator(&database)?;
         Ok(Box::new(SagaClient { shared: self.shared.clone(), database, orchestrator }))
@@ -137,15 +99,11 @@ impl Workload for SagaWorkload {
     }
 
     fn checker(&self) -> Box<dyn Checker + Send> {
-        Box::new(Effects)
+        Self::effects_checker()
     }
 
     async fn teardown(&self, _: &[Node]) -> Result<(), Failure> {
-        for (running, database) in self.shared.running.lock().await.drain(..) {
-            running.shutdown().await?;
-            database.close().await;
-        }
-        Ok(())
+        self.orchestrators.stop().await
     }
 }
 
@@ -197,7 +155,8 @@ impl SagaClient {
                 ends.push(match saga.status {
                     SagaStatus::Completed => pair("end", number, "completed"),
                     SagaStatus::Compensated => pair("end", number, "compensated"),
-                    SagaStatus::Failed => continue,
+                    // One that waits for a hand will not end: the checker finds it unfinished.
+                    SagaStatus::Failed | SagaStatus::Cancelled => continue,
                     _ => return Ok(None),
                 });
             }
@@ -256,49 +215,5 @@ impl Checker for Effects {
             }
         }
         Sagas::new().check(&History::new(events)?, budget)
-    }
-}
-
-/// Crashes orchestrators: `crash-orchestrator`, without parameters. What they were doing stays as it
-/// is until another one takes it over.
-#[derive(Clone, Debug)]
-pub struct OrchestratorNemesis {
-    shared: Arc<Shared>,
-}
-
-#[async_trait]
-impl Nemesis for OrchestratorNemesis {
-    fn name(&self) -> &str {
-        "orchestrators"
-    }
-
-    fn faults(&self) -> Vec<String> {
-        vec!["crash-orchestrator".into()]
-    }
-
-    async fn probe(&self) -> Probe {
-        Probe::Available
-    }
-
-    async fn inject(&self, fault: &Fault) -> potter_jepsen::Result<Injected> {
-        if fault.kind != "crash-orchestrator" {
-            let message = format!("there is no fault {}; there is crash-orchestrator", fault.kind);
-            return Err(potter_jepsen::Error::new(potter_jepsen::ErrorKind::InvalidFault, message));
-        }
-        let mut running = self.shared.running.lock().await;
-        if running.is_empty() {
-            return Ok(Injected::unverified("no orchestrator runs"));
-        }
-        let (victim, database) = running.remove(0);
-        victim.kill().await;
-        database.close().await;
-        Ok(Injected::verified(format!("one crashed, {} left", running.len())))
-    }
-
-    async fn heal(&self) -> potter_jepsen::Result<Healed> {
-        match self.shared.fill().await {
-            Ok(count) => Ok(Healed::verified(format!("{count} orchestrators run"))),
-            Err(error) => Ok(Healed::unverified(format!("none could be started: {error}"))),
-        }
     }
 }

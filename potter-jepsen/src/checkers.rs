@@ -10,6 +10,7 @@ mod saga;
 mod sequential;
 mod set;
 mod set_full;
+mod total_queue;
 
 pub use bank::Bank;
 pub use counter::Counter;
@@ -21,6 +22,7 @@ pub use saga::Sagas;
 pub use sequential::Sequential;
 pub use set::Set;
 pub use set_full::SetFull;
+pub use total_queue::TotalQueue;
 
 use crate::error::{Error, ErrorKind};
 use crate::history::{History, Outcome};

@@ -27,6 +27,8 @@ pub enum ErrorKind {
     Setup,
     /// What a test records could not be written.
     Write,
+    /// A test was cancelled before its first operation: there is no history.
+    Cancelled,
 }
 
 /// An error of this crate. Cheap to clone; a checker's verdict is never an error.

@@ -3,8 +3,9 @@
 //!
 //! A history is split by key first (Horn & Kroening, 2015). Where every value is written once, a
 //! log-linear monitor decides. Otherwise a just-in-time search (Lowe, 2017) goes through the events
-//! once and keeps all configurations that are possible; after a moment a depth-first search with
-//! memory (Wing & Gong, 1993; Lowe, 2017) joins in on a second thread, and the first answer counts.
+//! once and keeps what is possible, in passes from narrow to exact; after a moment a depth-first
+//! search with memory (Wing & Gong, 1993; Lowe, 2017) joins in on a second thread, and the first
+//! answer counts.
 
 mod jit;
 mod memo;
@@ -27,14 +28,15 @@ use crate::verdict::{
     Analysis, Checker, Counterexample, Reason, ReasonKind, Verdict, Witness, no_evidence,
 };
 
-pub use model::{Call, Model, Partition, Role};
+pub use model::{Call, Merge, Model, Partition, Role};
 pub use models::{
     Counter, FailedCas, Fifo, KeyValue, MultiRegister, Mutex, Register, SetModel, Stack,
+    UnorderedQueue,
 };
 use problem::Problem;
 
 /// How long the first search runs alone, before a second one is worth a thread.
-const ALONE: Duration = Duration::from_millis(30);
+const ALONE: Duration = Duration::from_millis(200);
 
 /// How long keys are looked at one after the other, before threads are worth it.
 const SHARE_AFTER: Duration = Duration::from_millis(2);
@@ -57,18 +59,27 @@ pub enum Algorithm {
 pub struct Linearizability<M> {
     model: M,
     algorithm: Algorithm,
+    width: usize,
 }
 
 impl<M: Model> Linearizability<M> {
     /// Checks against `model`.
     pub fn new(model: M) -> Self {
-        Self { model, algorithm: Algorithm::Auto }
+        Self { model, algorithm: Algorithm::Auto, width: jit::WIDTH }
     }
 
     /// The same with one algorithm only.
     #[must_use]
     pub fn with_algorithm(mut self, algorithm: Algorithm) -> Self {
         self.algorithm = algorithm;
+        self
+    }
+
+    /// The same with a first pass of the just-in-time search that keeps `width` configurations. Its
+    /// later passes are wider and the last one is exact, so that no verdict depends on it.
+    #[must_use]
+    pub fn with_first_width(mut self, width: usize) -> Self {
+        self.width = width.max(1);
         self
     }
 }
@@ -198,12 +209,13 @@ impl<M: Model> Linearizability<M> {
     }
 
     fn judge(&self, problem: &Problem<M::Op>, meter: &Meter) -> Judged {
+        let begin = Instant::now();
         match self.decide(problem, meter) {
             Ok(Outcome::Order(order)) => match replay::order(&self.model, problem, &order) {
                 Ok(()) => Judged::Order(problem.ids(&order)),
                 Err(why) => Judged::Unknown(Reason::new(ReasonKind::NotVerified, why)),
             },
-            Ok(Outcome::Stuck(stuck)) => match self.confirm(problem, &stuck, meter) {
+            Ok(Outcome::Stuck(stuck)) => match self.confirm(problem, &stuck, begin, meter) {
                 Ok(()) => Judged::Contradiction(stuck),
                 Err(reason) => Judged::Unknown(reason),
             },
@@ -216,20 +228,23 @@ impl<M: Model> Linearizability<M> {
     fn decide(&self, problem: &Problem<M::Op>, meter: &Meter) -> Result<Outcome, Reason> {
         meter.check()?;
         match self.algorithm {
-            Algorithm::JustInTime => return jit::search(&self.model, problem, meter.clone()),
+            Algorithm::JustInTime => {
+                return jit::search(&self.model, problem, meter, self.width);
+            }
             Algorithm::WingGong => return wgl::search(&self.model, problem, meter.clone()),
             Algorithm::Auto => {}
         }
+        let begin = Instant::now();
         if let Some(outcome) = monitor::decide(&self.model, problem) {
             // What the monitor says is checked like everything else; if it does not hold, search.
             match &outcome {
                 Outcome::Order(order) if replay::order(&self.model, problem, order).is_err() => {}
-                Outcome::Stuck(stuck) if self.confirm(problem, stuck, meter).is_err() => {}
+                Outcome::Stuck(stuck) if self.confirm(problem, stuck, begin, meter).is_err() => {}
                 _ => return Ok(outcome),
             }
         }
         let alone = Budget::new(ALONE.min(meter.left()), usize::MAX).start();
-        match jit::search(&self.model, problem, alone.sharing(meter)) {
+        match jit::search(&self.model, problem, &alone.sharing(meter), self.width) {
             Err(reason) if reason.kind() == ReasonKind::TimeLimit => {}
             other => return other,
         }
@@ -248,7 +263,7 @@ impl<M: Model> Linearizability<M> {
                 }
                 answer
             });
-            let answer = jit::search(&self.model, problem, jit_meter);
+            let answer = jit::search(&self.model, problem, &jit_meter, self.width);
             if answer.is_ok() {
                 stop_wgl.store(true, Ordering::Relaxed);
             }
@@ -272,6 +287,7 @@ impl<M: Model> Linearizability<M> {
         &self,
         problem: &Problem<M::Op>,
         stuck: &Stuck,
+        begin: Instant,
         meter: &Meter,
     ) -> Result<(), Reason> {
         let small = match (stuck.whole, stuck.core.is_empty()) {
@@ -279,8 +295,10 @@ impl<M: Model> Linearizability<M> {
             (_, true) => problem.prefix(problem.ops[stuck.at as usize].end),
             (_, false) => problem.only(&stuck.core),
         };
-        let limit = Budget::new(meter.left().min(Duration::from_secs(2)), 256 << 20).start();
-        match replay::contradiction(&self.model, &small, limit) {
+        // As long as the first opinion took, within bounds.
+        let time = begin.elapsed().clamp(Duration::from_millis(50), Duration::from_secs(2));
+        let limit = Budget::new(meter.left().min(time), 256 << 20).start();
+        match replay::contradiction(&self.model, &small, !stuck.core.is_empty(), limit) {
             Some(false) => {
                 let why = "one search found an order and the other none";
                 Err(Reason::new(ReasonKind::NotVerified, why))
@@ -301,17 +319,21 @@ impl<M: Model> Linearizability<M> {
             true => problem.open_at(at.end),
             false => problem.ids(&stuck.core),
         };
-        if !ids.contains(&at.id) {
-            ids.push(at.id);
-        }
+        ids.push(at.id);
+        // Each once, in the order of the history.
+        ids.sort_unstable();
+        ids.dedup();
         let what = history.describe(at.id as usize);
-        let message = match stuck.core.is_empty() {
-            true => format!("{what} can't be placed: no order of what was running explains it"),
-            false => format!("{what} contradicts the operations around it"),
+        let (message, rest) = match stuck.why.split_first() {
+            Some((why, rest)) if !stuck.core.is_empty() => (format!("{what}: {why}"), rest),
+            _ => {
+                let why = "can't be placed: no order of what was running explains it";
+                (format!("{what} {why}"), stuck.why.as_slice())
+            }
         };
         let mut found = Counterexample::new("nonlinearizable", message).about(ids);
         found.key = problem.key.as_ref().map(ToString::to_string);
-        found.details.clone_from(&stuck.why);
+        found.details = rest.to_vec();
         let tail = stuck.prefix.len().saturating_sub(6);
         if !stuck.prefix.is_empty() {
             found.details.push(format!(

@@ -6,8 +6,10 @@ mod text;
 
 use std::io::{BufRead, Cursor, Read};
 
+use rustc_hash::FxHashMap;
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::history::History;
+use crate::history::{Event, EventKind, History, Process};
 
 /// How a history was written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +63,36 @@ impl Format {
             }
         }
         None
+    }
+}
+
+/// Who has an operation running, and since which line.
+#[derive(Default)]
+struct Open(FxHashMap<Process, u64>);
+
+impl Open {
+    /// A process does one thing at a time: if it invokes again, two clients share its name or lines
+    /// are missing, and nothing can be said of such a history.
+    fn event(&mut self, event: &Event, line: u64) -> Result<()> {
+        let Event { process, kind, .. } = event;
+        if process.0 < 0 {
+            return Ok(());
+        }
+        if *kind != EventKind::Invoke {
+            self.0.remove(process);
+            return Ok(());
+        }
+        match self.0.insert(*process, line) {
+            None => Ok(()),
+            Some(before) => {
+                let message = format!(
+                    "process {} invokes {} while its operation of line {before} is running: it has \
+                     to complete first, with info if nobody knows how it ended",
+                    process.0, event.f
+                );
+                Err(Error::at(ErrorKind::InvalidHistory, line, message))
+            }
+        }
     }
 }
 

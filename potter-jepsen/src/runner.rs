@@ -20,7 +20,8 @@
 //!    real one, and no clock is involved: `time` is for plots.
 //! 2. *Any error is `info`*, which says that nobody knows. `fail`, which says that an operation
 //!    certainly did not happen, is only what a client returns as [`Completion::Fail`]. A time-out and a panic are
-//!    `info`. The one exception: no connection could be opened, so nothing was sent.
+//!    `info`. The one exception: no connection could be had, so nothing was sent. After that the client
+//!    waits, longer each time, up to a second: a server that is down is not asked all the time.
 //! 3. *`info` retires the process.* Its operation may still take effect, so its thread goes on under
 //!    a new process id, with a new connection.
 //! 4. *Who hangs does not hold up the rest.* Every client has an operating system thread with a
@@ -44,6 +45,7 @@ mod op;
 mod outcome;
 mod plan;
 mod progress;
+mod reach;
 mod schedule;
 mod store;
 mod test;

@@ -2,11 +2,12 @@
 
 use crate::checkers::{
     Bank, Counter, EventStore, Eventual, LongFork, Monotonic, Sagas, Sequential, Set, SetFull,
+    TotalQueue,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::linear::{
     self, FailedCas, Fifo, KeyValue, Linearizability, MultiRegister, Mutex, Register, SetModel,
-    Stack,
+    Stack, UnorderedQueue,
 };
 use crate::load::Format;
 use crate::syntax;
@@ -23,13 +24,14 @@ pub struct Spec {
 
 impl Spec {
     /// Every name that [`Spec::checker`] knows.
-    pub const NAMES: [&'static str; 22] = [
+    pub const NAMES: [&'static str; 24] = [
         "register",
         "cas-register",
         "multi-register",
         "kv",
         "mutex",
         "queue",
+        "unordered-queue",
         "stack",
         "linear-set",
         "linear-counter",
@@ -39,6 +41,7 @@ impl Spec {
         "bank",
         "set",
         "set-full",
+        "total-queue",
         "counter",
         "monotonic",
         "long-fork",
@@ -112,6 +115,7 @@ impl Spec {
             "kv" => Box::new(Linearizability::new(KeyValue::default())),
             "mutex" | "lock" => Box::new(Linearizability::new(Mutex::default())),
             "queue" | "fifo" | "fifo-queue" => Box::new(Linearizability::new(Fifo::default())),
+            "unordered-queue" | "bag" => Box::new(Linearizability::new(UnorderedQueue::default())),
             "stack" => Box::new(Linearizability::new(Stack::default())),
             "linear-set" => Box::new(Linearizability::new(SetModel::default())),
             "linear-counter" => Box::new(Linearizability::new(linear::Counter::default())),
@@ -124,6 +128,15 @@ impl Spec {
             "set-full" | "comments" => {
                 let strict = self.flag("linearizable") || self.name == "comments";
                 Box::new(if strict { SetFull::new().linearizable() } else { SetFull::new() })
+            }
+            "total-queue" => {
+                let twice = match self.get("duplicates") {
+                    Some("allow") => true,
+                    None | Some("anomaly") => false,
+                    Some(other) => return Err(bad("duplicates", other, "allow or anomaly")),
+                };
+                let queue = TotalQueue::new();
+                Box::new(if twice { queue.allow_duplicates() } else { queue })
             }
             "counter" => Box::new(Counter::new()),
             "monotonic" => {

@@ -10,10 +10,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use examples_common::{IdempotencyKey, JsonBody, Problem};
+use futures::future::BoxFuture;
 use potter_jepsen::Value;
-use potter_jepsen::nemesis::{
-    Clocks, Fault, Healed, Injected, Namespaces, Nemesis as _, Probe, ProcessInfo,
-};
+use potter_jepsen::nemesis::{Clocks, Fault, Healed, Injected, Namespaces, Nemesis as _, Probe};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -172,14 +171,24 @@ pub(super) async fn heal(
     State(service): State<Service>,
     key: IdempotencyKey,
 ) -> Result<Response, Problem> {
+    undo(&service, &key, "heal", |environment| Box::pin(environment.heal_network())).await
+}
+
+/// Undoes faults of one kind in the system under test, if there is one.
+async fn undo(
+    service: &Service,
+    key: &IdempotencyKey,
+    scope: &'static str,
+    heal: impl for<'e> FnOnce(&'e Environment) -> BoxFuture<'e, potter_jepsen::Result<Healed>>,
+) -> Result<Response, Problem> {
     let work = Box::pin(async {
         let Some(environment) = service.runs.environments.current().await else {
-            return Ok(Effect::healed(Vec::new(), Healed::verified("nothing was cut off")));
+            return Ok(Effect::healed(Vec::new(), Healed::verified("there was no fault")));
         };
-        let healed = environment.network.heal().await.map_err(|error| problem(&error))?;
-        Ok(Effect::healed(environment.network.nodes(), healed))
+        let healed = heal(&environment).await.map_err(|error| problem(&error))?;
+        Ok(Effect::healed(environment.servers(), healed))
     });
-    service.remembered.once("heal", &key, &(), work).await
+    service.remembered.once(scope, key, &(), work).await
 }
 
 /// A process of the system under test.
@@ -191,15 +200,18 @@ pub(super) struct ProcessRequest {
     process: String,
 }
 
-async fn owned(environment: &Environment, name: &str) -> Result<ProcessInfo, Problem> {
-    environment.process(name).await.map_err(|owned| {
+/// The process that a request means, with what it belongs to.
+async fn owned(service: &Service, name: &str) -> Result<(Arc<Environment>, String), Problem> {
+    let environment = environment(service, Needs::Network).await?;
+    let process = environment.process(name).await.map_err(|owned| {
         let list = if owned.is_empty() { "none".to_owned() } else { owned.join(", ") };
         let detail = format!(
             "'{name}' is no process of this service, and it touches no other. It owns: {list}."
         );
         let problem = Problem::new(StatusCode::FORBIDDEN, "process_not_owned", detail);
         owned.iter().fold(problem, |problem, name| problem.with_field("process", name.as_str()))
-    })
+    });
+    process.map(|process| (environment, process.name))
 }
 
 /// Kills a process of this service (SIGKILL), with all below it. It stays dead until it is started,
@@ -214,11 +226,10 @@ pub(super) async fn kill(
     JsonBody(request): JsonBody<ProcessRequest>,
 ) -> Result<Response, Problem> {
     let work = Box::pin(async {
-        let environment = environment(&service, Needs::Network).await?;
-        let process = owned(&environment, &request.process).await?;
-        let killed = environment.processes.kill(&process.name).await.map_err(|e| problem(&e))?;
+        let (environment, name) = owned(&service, &request.process).await?;
+        let killed = environment.processes.kill(&name).await.map_err(|error| problem(&error))?;
         let status = if killed.verified { "killed" } else { "not_running" };
-        Ok(Effect::injected(status, vec![process.name], killed))
+        Ok(Effect::injected(status, vec![name], killed))
     });
     service.remembered.once("kill", &key, &request, work).await
 }
@@ -234,11 +245,10 @@ pub(super) async fn start(
     JsonBody(request): JsonBody<ProcessRequest>,
 ) -> Result<Response, Problem> {
     let work = Box::pin(async {
-        let environment = environment(&service, Needs::Network).await?;
-        let process = owned(&environment, &request.process).await?;
-        let started = environment.processes.start_again(&process.name).await;
+        let (environment, name) = owned(&service, &request.process).await?;
+        let started = environment.processes.start_again(&name).await;
         let started = started.map_err(|error| problem(&error))?;
-        Ok(Effect::injected("running", vec![process.name], started))
+        Ok(Effect::injected("running", vec![name], started))
     });
     service.remembered.once("start-process", &key, &request, work).await
 }
@@ -308,16 +318,5 @@ pub(super) async fn reset(
     State(service): State<Service>,
     key: IdempotencyKey,
 ) -> Result<Response, Problem> {
-    let work = Box::pin(async {
-        let healed = Healed::verified("no clock was wrong");
-        let Some(environment) = service.runs.environments.current().await else {
-            return Ok(Effect::healed(Vec::new(), healed));
-        };
-        let Some(clocks) = environment.clocks() else {
-            return Ok(Effect::healed(environment.servers(), healed));
-        };
-        let healed = clocks.heal().await.map_err(|error| problem(&error))?;
-        Ok(Effect::healed(environment.servers(), healed))
-    });
-    service.remembered.once("reset", &key, &(), work).await
+    undo(&service, &key, "reset", |environment| Box::pin(environment.heal_clocks())).await
 }

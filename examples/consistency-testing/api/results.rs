@@ -93,9 +93,9 @@ pub(super) async fn analyze(
                     checker.and_then(|checker| checker.check(&history, &budget))
                 }
                 None => {
-                    let workload = workloads::build(&stored.spec);
-                    let workload = workload.map_err(|error| Problem::internal(&error))?;
-                    workload.workload.checker().check(&history, &budget)
+                    let checker = workloads::checker(&stored.spec);
+                    let checker = checker.map_err(|error| Problem::internal(&error))?;
+                    checker.check(&history, &budget)
                 }
             };
             let analysis = analysis.map_err(|error| problem(&error))?;

@@ -13,6 +13,9 @@ use super::{Service, no_such_test, page, stored};
 use crate::spec::TestRequest;
 use crate::storage::{self, Filter, LogLine, Status};
 
+/// How many tests may wait at a time.
+const WAITING_MAX: i64 = 100;
+
 /// A test that was accepted.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Accepted {
@@ -28,7 +31,8 @@ pub(super) struct Accepted {
 /// Creates a test and runs it as soon as the tests before it have ended.
 #[utoipa::path(post, path = "/tests", operation_id = "create_test", request_body = TestRequest,
     params(("Idempotency-Key" = Option<String>, Header)),
-    responses((status = 202, body = Accepted), (status = 422, body = Problem)))]
+    responses((status = 202, body = Accepted), (status = 422, body = Problem),
+        (status = 429, description = "Too many tests wait", body = Problem)))]
 pub(super) async fn create(
     State(service): State<Service>,
     key: IdempotencyKey,
@@ -55,6 +59,12 @@ pub(super) async fn create(
             } else {
                 (Status::Created, "It waits for POST /tests/{id}/start.")
             };
+            if storage::waiting(tx).await? >= WAITING_MAX {
+                let detail = format!(
+                    "{WAITING_MAX} tests wait already: ask again when one has ended, or delete some."
+                );
+                return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "queue_full", detail));
+            }
             storage::insert(tx, &id, &spec, status).await?;
             let test_id = id.clone();
             let (name, seed) = (spec.name, spec.seed);

@@ -76,7 +76,7 @@ impl TestView {
 pub(super) struct ResultView {
     #[serde(flatten)]
     test: TestView,
-    /// Valid?
+    /// Valid? Unknown is neither: `null`.
     passed: Option<bool>,
     /// Why, in one sentence.
     why: Option<String>,
@@ -113,7 +113,11 @@ impl ResultView {
         let names = anomalies.iter().filter_map(|anomaly| anomaly["anomaly"].as_str());
         Self {
             test: TestView::of(stored),
-            passed: stored.verdict.as_ref().map(|verdict| verdict == "valid"),
+            passed: match stored.verdict.as_deref() {
+                Some("valid") => Some(true),
+                Some("invalid") => Some(false),
+                _ => None,
+            },
             why: analysis["why"].as_str().map(str::to_owned),
             counts: analysis["counts"].clone(),
             levels: analysis["levels"].clone(),

@@ -70,6 +70,13 @@ async fn effect(
     Ok(())
 }
 
+/// All of its effects are in its own transaction: an attempt that did not commit did not happen. Without
+/// this a refusal after an attempt of an orchestrator that was killed would be no certain one, and the
+/// saga would wait for a hand at its pivot.
+fn local() -> StepOptions {
+    StepOptions::new().local()
+}
+
 struct Reserve;
 
 #[async_trait]
@@ -78,13 +85,13 @@ impl Step for Reserve {
     type Input = Order;
     type Output = bool;
 
-    fn options(&self) -> StepOptions {
-        StepOptions::new().local()
-    }
-
     async fn run(&self, cx: &mut StepContext, order: Order) -> Result<bool, StepError> {
         effect(cx, &order, "reserve", "apply").await?;
         Ok(true)
+    }
+
+    fn options(&self) -> StepOptions {
+        local()
     }
 }
 
@@ -154,16 +161,16 @@ impl Step for Charge {
     type Input = Order;
     type Output = bool;
 
-    fn options(&self) -> StepOptions {
-        StepOptions::new().local()
-    }
-
     async fn run(&self, cx: &mut StepContext, order: Order) -> Result<bool, StepError> {
         if order.number % 4 == 0 {
             return Err(StepError::rejected("every fourth card is declined"));
         }
         effect(cx, &order, "charge", "apply").await?;
         Ok(true)
+    }
+
+    fn options(&self) -> StepOptions {
+        local()
     }
 }
 
@@ -175,12 +182,12 @@ impl Step for Ship {
     type Input = Order;
     type Output = bool;
 
-    fn options(&self) -> StepOptions {
-        StepOptions::new().local()
-    }
-
     async fn run(&self, cx: &mut StepContext, order: Order) -> Result<bool, StepError> {
         effect(cx, &order, "ship", "apply").await?;
         Ok(true)
+    }
+
+    fn options(&self) -> StepOptions {
+        local()
     }
 }

@@ -11,6 +11,8 @@ use crate::runner::Op;
 #[derive(Clone, Debug)]
 pub struct FaultWindows {
     faults: Vec<Fault>,
+    /// Those that still have their turn in this round.
+    round: Vec<Fault>,
     quiet: Duration,
     active: Duration,
     random: Random,
@@ -18,15 +20,16 @@ pub struct FaultWindows {
     next: Option<(Duration, bool)>,
 }
 
-/// For ever: `quiet`, then one of `faults` drawn by lot, for `active`, then everything healed. Only
-/// for the nemesis. Without faults it is done at once.
+/// For ever: `quiet`, then one of `faults`, for `active`, then everything healed. They are drawn by lot
+/// and not put back: each has its turn before one of them comes again. Only for the nemesis. Without
+/// faults it is done at once.
 pub fn fault_windows(
     faults: impl IntoIterator<Item = Fault>,
     quiet: Duration,
     active: Duration,
 ) -> FaultWindows {
     let faults = faults.into_iter().collect();
-    FaultWindows { faults, quiet, active, random: Random::new(0), next: None }
+    FaultWindows { faults, round: Vec::new(), quiet, active, random: Random::new(0), next: None }
 }
 
 impl Generator for FaultWindows {
@@ -47,9 +50,13 @@ impl Generator for FaultWindows {
             return Next::Op(Op::heal());
         }
         self.next = Some((context.now + self.active, true));
-        match self.random.pick(&self.faults) {
-            Some(fault) => Next::Op(Op::inject(fault.clone())),
-            None => Next::Done,
+        if self.round.is_empty() {
+            self.round.clone_from(&self.faults);
         }
+        if self.round.is_empty() {
+            return Next::Done;
+        }
+        let at = self.random.index(self.round.len());
+        Next::Op(Op::inject(self.round.swap_remove(at)))
     }
 }

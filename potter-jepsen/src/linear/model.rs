@@ -46,6 +46,9 @@ pub enum Partition {
     Whole,
 }
 
+/// The answer of [`Model::merge`].
+pub type Merge<S> = Box<dyn Fn(S) -> S>;
+
 /// What an operation is to the monitors that decide in log-linear time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -56,6 +59,10 @@ pub enum Role {
     Write(Value),
     /// Saw a register.
     Read(Value),
+    /// Set a register that held the first value to the second one.
+    Cas(Value, Value),
+    /// Put at the end of a text that was empty at first.
+    Append(Value),
     /// Put into a queue.
     Enqueue(Value),
     /// Taken from a queue; `None` if it was empty.
@@ -142,6 +149,26 @@ pub trait Model: Sync {
     /// most of the search; the default is safe.
     fn reads_only(&self, _op: &Self::Op) -> bool {
         false
+    }
+
+    /// Whether `op` is legal in every state and leaves the same one behind, whatever was there: a
+    /// write. What runs at the same time may have taken effect just before it, without a trace.
+    /// The default is safe.
+    fn overwrites(&self, _op: &Self::Op) -> bool {
+        false
+    }
+
+    /// Whether `op` is legal in every state, so that it can hide before one that
+    /// [`overwrites`](Self::overwrites). The default is safe.
+    fn always_legal(&self, op: &Self::Op) -> bool {
+        self.overwrites(op)
+    }
+
+    /// What makes one of states that no operation of `ops` can tell apart: values that nobody ever
+    /// reads, for instance. For states that it maps to the same one, every operation of `ops` has to
+    /// be legal in all or in none, and to lead to states that it maps to the same one again.
+    fn merge(&self, _ops: &[Self::Op]) -> Option<Merge<Self::State>> {
+        None
     }
 
     /// What can be checked apart: by default, what has another key.

@@ -1,8 +1,14 @@
 //! The models that come with the crate.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod queue;
 
-use super::model::{Call, Model, Partition, Role};
+use std::collections::{BTreeMap, BTreeSet};
+
+use rustc_hash::FxHashSet;
+
+pub use queue::{Fifo, Stack, UnorderedQueue};
+
+use super::model::{Call, Merge, Model, Partition, Role};
 use crate::history::Outcome;
 use crate::value::Value;
 
@@ -110,14 +116,41 @@ impl Model for Register {
     }
 
     fn reads_only(&self, op: &RegisterOp) -> bool {
-        matches!(op, RegisterOp::Read(_) | RegisterOp::Mismatch(_))
+        match op {
+            RegisterOp::Read(_) | RegisterOp::Mismatch(_) => true,
+            RegisterOp::Cas(from, to) => from == to,
+            RegisterOp::Write(_) => false,
+        }
+    }
+
+    fn overwrites(&self, op: &RegisterOp) -> bool {
+        matches!(op, RegisterOp::Write(_))
+    }
+
+    /// Values that nobody asks for are all the same.
+    fn merge(&self, ops: &[RegisterOp]) -> Option<Merge<Value>> {
+        let asked = ops.iter().filter_map(|op| match op {
+            RegisterOp::Read(value) | RegisterOp::Cas(value, _) | RegisterOp::Mismatch(value) => {
+                Some(value.clone())
+            }
+            RegisterOp::Write(_) => None,
+        });
+        let asked: FxHashSet<Value> = asked.collect();
+        let mut other = String::from("a value that nobody asked for");
+        while asked.contains(&Value::from(other.as_str())) {
+            other.push('\'');
+        }
+        let other = Value::from(other.as_str());
+        Some(Box::new(move |value| if asked.contains(&value) { value } else { other.clone() }))
     }
 
     fn role(&self, op: &RegisterOp) -> Role {
         match op {
             RegisterOp::Read(seen) => Role::Read(seen.clone()),
             RegisterOp::Write(value) => Role::Write(value.clone()),
-            _ => Role::Other,
+            RegisterOp::Cas(from, to) if from == to => Role::Read(from.clone()),
+            RegisterOp::Cas(from, to) => Role::Cas(from.clone(), to.clone()),
+            RegisterOp::Mismatch(_) => Role::Other,
         }
     }
 }
@@ -145,15 +178,15 @@ fn text(value: &Value) -> Box<str> {
 }
 
 impl Model for KeyValue {
-    type State = Box<str>;
+    type State = String;
     type Op = KeyValueOp;
 
     fn name(&self) -> String {
         "kv get/put/append".into()
     }
 
-    fn initial(&self, _: Option<&Value>) -> Box<str> {
-        "".into()
+    fn initial(&self, _: Option<&Value>) -> String {
+        String::new()
     }
 
     fn prepare(&self, call: &Call<'_>) -> Result<Option<KeyValueOp>, String> {
@@ -168,20 +201,65 @@ impl Model for KeyValue {
         })
     }
 
-    fn step(&self, state: &Box<str>, op: &KeyValueOp) -> Option<Box<str>> {
+    fn step(&self, state: &String, op: &KeyValueOp) -> Option<String> {
         match op {
-            KeyValueOp::Get(seen) => (seen == state).then(|| state.clone()),
-            KeyValueOp::Put(value) => Some(value.clone()),
-            KeyValueOp::Append(value) => Some([&**state, &**value].concat().into()),
+            KeyValueOp::Get(seen) => (**seen == **state).then(|| state.clone()),
+            KeyValueOp::Put(value) => Some(value.to_string()),
+            KeyValueOp::Append(value) => Some([&**state, &**value].concat()),
         }
+    }
+
+    fn apply(&self, state: &mut String, op: &KeyValueOp) -> bool {
+        match op {
+            KeyValueOp::Get(seen) => return **seen == **state,
+            KeyValueOp::Put(value) => (**value).clone_into(state),
+            KeyValueOp::Append(value) => state.push_str(value),
+        }
+        true
     }
 
     fn reads_only(&self, op: &KeyValueOp) -> bool {
         matches!(op, KeyValueOp::Get(_))
     }
 
-    fn state_bytes(&self, state: &Box<str>) -> usize {
-        state.len() + 16
+    fn overwrites(&self, op: &KeyValueOp) -> bool {
+        matches!(op, KeyValueOp::Put(_))
+    }
+
+    fn always_legal(&self, op: &KeyValueOp) -> bool {
+        !matches!(op, KeyValueOp::Get(_))
+    }
+
+    /// Texts that begin nothing that was read are all the same, and stay so whatever is appended.
+    fn merge(&self, ops: &[KeyValueOp]) -> Option<Merge<String>> {
+        let seen = ops.iter().filter_map(|op| match op {
+            KeyValueOp::Get(seen) => Some(seen.clone()),
+            _ => None,
+        });
+        let mut seen: Vec<Box<str>> = seen.collect();
+        seen.sort_unstable();
+        let begins = move |text: &str| {
+            let at = seen.partition_point(|value| **value < *text);
+            seen.get(at).is_some_and(|value| value.starts_with(text))
+        };
+        let mut other = String::from("a text that nobody saw");
+        while begins(&other) {
+            other.push('\'');
+        }
+        Some(Box::new(move |text| if begins(&text) { text } else { other.clone() }))
+    }
+
+    fn role(&self, op: &KeyValueOp) -> Role {
+        let value = |text: &str| Value::from(text);
+        match op {
+            KeyValueOp::Get(seen) => Role::Read(value(seen)),
+            KeyValueOp::Put(text) => Role::Write(value(text)),
+            KeyValueOp::Append(text) => Role::Append(value(text)),
+        }
+    }
+
+    fn state_bytes(&self, state: &String) -> usize {
+        state.len() + 24
     }
 }
 
@@ -391,134 +469,6 @@ impl Model for SetModel {
 
     fn state_bytes(&self, state: &Self::State) -> usize {
         state.len() * 40 + 24
-    }
-}
-
-/// A queue or stack operation.
-#[doc(hidden)]
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum BagOp {
-    Put(Value),
-    Take(Option<Value>),
-    TakeAny,
-}
-
-fn bag(model: &str, call: &Call<'_>) -> Result<Option<BagOp>, String> {
-    Ok(match call.f {
-        "enqueue" | "enq" | "push" | "put" => {
-            (call.outcome != Outcome::Fail).then(|| BagOp::Put(call.input.clone()))
-        }
-        "dequeue" | "deq" | "pop" | "take" => match call.outcome {
-            Outcome::Ok if call.output.is_nil() => Some(BagOp::Take(None)),
-            Outcome::Ok => Some(BagOp::Take(Some(call.output.clone()))),
-            Outcome::Info => Some(BagOp::TakeAny),
-            Outcome::Fail => None,
-        },
-        _ => return unknown(model, call),
-    })
-}
-
-/// A first-in-first-out queue with `enqueue` and `dequeue`; `nil` is dequeued from an empty one.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Fifo {}
-
-impl Model for Fifo {
-    type State = VecDeque<Value>;
-    type Op = BagOp;
-
-    fn name(&self) -> String {
-        "queue".into()
-    }
-
-    fn initial(&self, _: Option<&Value>) -> Self::State {
-        VecDeque::new()
-    }
-
-    fn prepare(&self, call: &Call<'_>) -> Result<Option<BagOp>, String> {
-        bag("queue", call)
-    }
-
-    fn step(&self, state: &Self::State, op: &BagOp) -> Option<Self::State> {
-        let mut after = state.clone();
-        self.apply(&mut after, op).then_some(after)
-    }
-
-    fn apply(&self, state: &mut Self::State, op: &BagOp) -> bool {
-        match op {
-            BagOp::Put(value) => state.push_back(value.clone()),
-            BagOp::Take(seen) => return state.pop_front() == *seen,
-            BagOp::TakeAny => _ = state.pop_front(),
-        }
-        true
-    }
-
-    fn reads_only(&self, op: &BagOp) -> bool {
-        matches!(op, BagOp::Take(None))
-    }
-
-    fn role(&self, op: &BagOp) -> Role {
-        match op {
-            BagOp::Put(value) => Role::Enqueue(value.clone()),
-            BagOp::Take(seen) => Role::Dequeue(seen.clone()),
-            BagOp::TakeAny => Role::Other,
-        }
-    }
-
-    fn state_bytes(&self, state: &Self::State) -> usize {
-        state.len() * 24 + 32
-    }
-}
-
-/// A stack with `push` and `pop`; `nil` is popped from an empty one.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Stack {}
-
-impl Model for Stack {
-    type State = Vec<Value>;
-    type Op = BagOp;
-
-    fn name(&self) -> String {
-        "stack".into()
-    }
-
-    fn initial(&self, _: Option<&Value>) -> Self::State {
-        Vec::new()
-    }
-
-    fn prepare(&self, call: &Call<'_>) -> Result<Option<BagOp>, String> {
-        bag("stack", call)
-    }
-
-    fn step(&self, state: &Self::State, op: &BagOp) -> Option<Self::State> {
-        let mut after = state.clone();
-        self.apply(&mut after, op).then_some(after)
-    }
-
-    fn apply(&self, state: &mut Self::State, op: &BagOp) -> bool {
-        match op {
-            BagOp::Put(value) => state.push(value.clone()),
-            BagOp::Take(seen) => return state.pop() == *seen,
-            BagOp::TakeAny => _ = state.pop(),
-        }
-        true
-    }
-
-    fn reads_only(&self, op: &BagOp) -> bool {
-        matches!(op, BagOp::Take(None))
-    }
-
-    fn role(&self, op: &BagOp) -> Role {
-        match op {
-            BagOp::Put(value) => Role::Push(value.clone()),
-            BagOp::Take(seen) => Role::Pop(seen.clone()),
-            BagOp::TakeAny => Role::Other,
-        }
-    }
-
-    fn state_bytes(&self, state: &Self::State) -> usize {
-        state.len() * 24 + 32
     }
 }
 

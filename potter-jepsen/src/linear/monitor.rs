@@ -1,5 +1,6 @@
 //! Monitors that decide in log-linear time where every value is written once.
 
+mod chain;
 mod queue;
 mod register;
 
@@ -27,6 +28,14 @@ struct Cluster {
 /// The answer, if all operations have the roles of one structure and no value is written twice.
 pub(crate) fn decide<M: Model>(model: &M, problem: &Problem<M::Op>) -> Option<Outcome> {
     let roles: Vec<Role> = problem.kinds.iter().map(|op| model.role(op)).collect();
+    if roles.iter().any(|role| matches!(role, Role::Append(_))) {
+        return chain::texts(problem, &roles);
+    }
+    if roles.iter().any(|role| matches!(role, Role::Cas(..))) {
+        let initial = model.initial(problem.key.as_ref());
+        let shown = |kind: u32| model.step(&initial, &problem.kinds[kind as usize]).is_some();
+        return chain::registers(problem, &roles, shown);
+    }
     match roles.first()? {
         Role::Write(_) | Role::Read(_) => {
             let mut clusters = clusters(problem, &roles, |role| match role {

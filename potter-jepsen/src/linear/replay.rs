@@ -2,7 +2,7 @@
 
 use super::model::Model;
 use super::problem::{Item, Problem};
-use super::{Outcome, wgl};
+use super::{Outcome, jit, wgl};
 use crate::budget::Meter;
 
 /// Whether `order` is a linearization: every completed operation once, no crashed one twice, none
@@ -34,18 +34,24 @@ pub(crate) fn order<M: Model>(
     }
 }
 
-/// Whether no order exists, by trying all if they are few and by the depth-first search otherwise;
-/// `None` if that takes too long.
+/// Whether no order exists, by trying all if they are few and otherwise by a search that did not
+/// find the contradiction: the just-in-time one for what a monitor found, the depth-first one for
+/// what that one found. `None` if that takes too long.
 pub(crate) fn contradiction<M: Model>(
     model: &M,
     problem: &Problem<M::Op>,
+    monitored: bool,
     meter: Meter,
 ) -> Option<bool> {
     if problem.ops.len() <= 7 {
         let mut open: Vec<Item> = problem.ops.clone();
         return Some(!any_order(model, problem, &model.initial(problem.key.as_ref()), &mut open));
     }
-    match wgl::search(model, problem, meter) {
+    let second = match monitored {
+        true => jit::search(model, problem, &meter, jit::WIDTH),
+        false => wgl::search(model, problem, meter),
+    };
+    match second {
         Ok(Outcome::Stuck(_)) => Some(true),
         Ok(Outcome::Order(found)) => Some(order(model, problem, &found).is_err()),
         Err(_) => None,

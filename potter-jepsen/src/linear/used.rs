@@ -14,14 +14,23 @@ pub(crate) struct UsedSets {
     sets: Vec<Box<[(u32, u32)]>>,
     ids: FxHashMap<Box<[(u32, u32)]>, u32>,
     added: FxHashMap<(u32, u32), u32>,
+    totals: Vec<u32>,
+    bytes: usize,
+    kept: usize,
 }
 
 impl UsedSets {
     pub(crate) const EMPTY: u32 = 0;
 
     pub(crate) fn new() -> Self {
-        let mut sets =
-            Self { sets: Vec::new(), ids: FxHashMap::default(), added: FxHashMap::default() };
+        let mut sets = Self {
+            sets: Vec::new(),
+            ids: FxHashMap::default(),
+            added: FxHashMap::default(),
+            totals: Vec::new(),
+            bytes: 0,
+            kept: 0,
+        };
         sets.intern(Box::new([]));
         sets
     }
@@ -31,9 +40,16 @@ impl UsedSets {
             return id;
         }
         let id = index(self.sets.len());
+        self.bytes += 16 * set.len() + 64;
+        self.totals.push(set.iter().map(|&(_, count)| count).sum());
         self.ids.insert(set.clone(), id);
         self.sets.push(set);
         id
+    }
+
+    /// How many operations are in it.
+    pub(crate) fn total(&self, id: u32) -> u32 {
+        self.totals[id as usize]
     }
 
     pub(crate) fn get(&self, id: u32) -> &[(u32, u32)] {
@@ -60,13 +76,13 @@ impl UsedSets {
         sum
     }
 
-    /// Whether `few` used no more of anything than `many`.
-    pub(crate) fn within(&self, few: u32, many: u32) -> bool {
-        if few == many || few == Self::EMPTY {
+    /// Whether `few_id` used no more of anything than `many_id`.
+    pub(crate) fn within(&self, few_id: u32, many_id: u32) -> bool {
+        if few_id == many_id || few_id == Self::EMPTY {
             return true;
         }
-        let (few, many) = (self.get(few), self.get(many));
-        if few.len() > many.len() {
+        let (few, many) = (self.get(few_id), self.get(many_id));
+        if few.len() > many.len() || self.total(few_id) > self.total(many_id) {
             return false;
         }
         let mut rest = many.iter();
@@ -77,11 +93,23 @@ impl UsedSets {
         })
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.sets.len()
+    /// Whether [`compact`](Self::compact) is worth its time.
+    pub(crate) fn has_grown(&self) -> bool {
+        self.sets.len() > 2 * self.kept + 10_000
+    }
+
+    /// Forgets sets that none of `ids` is. Counts of what every one has used stay, because they say
+    /// which operation of a class is the next.
+    pub(crate) fn compact<'i>(&mut self, ids: impl Iterator<Item = &'i mut u32>) {
+        let mut fresh = Self::new();
+        for id in ids {
+            *id = fresh.intern(self.get(*id).into());
+        }
+        fresh.kept = fresh.sets.len();
+        *self = fresh;
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.sets.iter().map(|set| 2 * set.len() * 8 + 64).sum::<usize>() + self.added.len() * 24
+        self.bytes + self.added.len() * 24
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::Open;
 use crate::error::{Error, ErrorKind, Result};
 use crate::history::{Event, EventKind, History, Process};
 use crate::syntax::Forms;
@@ -16,6 +17,7 @@ pub(super) fn load(input: impl BufRead, json: bool) -> Result<History> {
     let mut events = Vec::new();
     while let Some((line, form)) = forms.next_map()? {
         if let Some(event) = reader.event(line, form)? {
+            reader.open.event(&event, line)?;
             events.push(event);
         }
     }
@@ -33,6 +35,7 @@ struct Reader {
     /// Operations of histories that name no process: who has what open.
     anonymous: Vec<(i64, Arc<str>, Value)>,
     next_anonymous: i64,
+    open: Open,
     skipped: usize,
 }
 

@@ -3,6 +3,7 @@
 use std::io::BufRead;
 use std::sync::Arc;
 
+use super::Open;
 use crate::error::{Error, ErrorKind, Result};
 use crate::history::{Event, EventKind, History, Process};
 use crate::syntax;
@@ -40,7 +41,7 @@ pub(super) fn is_log(line: &str) -> bool {
 pub(super) fn load(input: impl BufRead) -> Result<History> {
     let mut events = Vec::new();
     let mut names: Vec<Arc<str>> = Vec::new();
-    let mut skipped = 0_usize;
+    let (mut open, mut skipped) = (Open::default(), 0_usize);
     for (n, line) in (1..).zip(input.lines()) {
         let line = line.map_err(|error| Error::read(error, n))?;
         let Some((process, kind, f, rest)) = fields(&line) else {
@@ -65,7 +66,9 @@ pub(super) fn load(input: impl BufRead) -> Result<History> {
             false if rest.is_empty() => (Value::Nil, None),
             false => (syntax::parse(rest, false, n)?, None),
         };
-        events.push(Event { process, kind, f, key: None, value, time: None, error });
+        let event = Event { process, kind, f, key: None, value, time: None, error };
+        open.event(&event, n)?;
+        events.push(event);
     }
     if events.is_empty() && skipped > 0 {
         let message = "no line has the form 'INFO jepsen.util - process :type :f value'";

@@ -13,6 +13,11 @@ pub enum Completion {
     Ok(Value),
     /// It certainly did not take effect and never will. If there is any doubt, it is [`Self::Info`].
     Fail(String),
+    /// It certainly did not take effect, because the node could not be reached: nothing was sent.
+    ///
+    /// Recorded as `fail`. The client is closed, and the next operation gets a new one, after a pause
+    /// that grows with each failure in a row, up to a second. So a client needs no pauses of its own.
+    Unreachable(String),
     /// Nobody knows: it may have taken effect, may do so later, or never.
     Info(String),
 }

@@ -117,7 +117,8 @@ impl Running {
     }
 
     /// Ends the load now. Faults are healed, what was recorded is checked, and a `Valid` becomes
-    /// `Unknown`. During the check, it ends that with `Unknown`.
+    /// `Unknown`. During the check, it ends that with `Unknown`. Before the first operation, while the
+    /// workload prepares, it ends the test with [`ErrorKind::Cancelled`].
     pub fn cancel(&self) {
         self.cancel.send_replace(true);
     }

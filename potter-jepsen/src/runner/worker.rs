@@ -8,14 +8,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinError;
 use tokio::time::timeout;
 
+use super::reach::{Pauses, Reach};
 use super::{Client, Completion, Failure, Node, Op, Session, Workload};
 use crate::generator::Thread;
 use crate::history::{Event, EventKind, Process};
 
 /// How long a client may take to close.
 const CLOSE: Duration = Duration::from_secs(1);
-/// A node that can't be reached is tried again after this time at the earliest.
-const UNREACHABLE: Duration = Duration::from_millis(50);
 
 /// One operation for a worker. It has at most one at a time, so its channels stay short.
 pub(super) struct Job {
@@ -38,6 +37,8 @@ pub(super) struct Shared {
     pub(super) begin: Instant,
     pub(super) messages: UnboundedSender<Message>,
     pub(super) op_timeout: Duration,
+    pub(super) seed: u64,
+    pub(super) reach: Arc<Reach>,
 }
 
 impl Shared {
@@ -71,6 +72,7 @@ pub(super) fn spawn(
 
 async fn work(shared: Shared, thread: usize, node: Node, mut queue: UnboundedReceiver<Job>) {
     let mut client: Option<Box<dyn Client>> = None;
+    let mut pauses = Pauses::new(shared.seed ^ (thread as u64) << 32);
     while let Some(Job { process, op }) = queue.recv().await {
         let report = |event: Event, number| {
             _ = shared.messages.send(Message { thread: Thread::Client(thread), number, event });
@@ -80,18 +82,30 @@ async fn work(shared: Shared, thread: usize, node: Node, mut queue: UnboundedRec
         let session = Session { node: node.clone(), thread, process: process.0 };
         let (completion, kept) = one(&shared, &session, client.take(), &op).await;
         let mut event = shared.event(process, EventKind::Info, &op);
+        let mut unreachable = false;
         match completion {
             Completion::Ok(value) => (event.kind, event.value) = (EventKind::Ok, value),
             Completion::Fail(why) => {
                 event.kind = EventKind::Fail;
                 event.error = Some(why.into());
             }
+            Completion::Unreachable(why) => {
+                unreachable = true;
+                shared.reach.lost(&node.name, &why);
+                event.kind = EventKind::Fail;
+                event.error = Some(format!("no connection: {why}").into());
+            }
             Completion::Info(why) => event.error = Some(why.into()),
         }
-        let retired = event.kind == EventKind::Info;
+        if unreachable {
+            tokio::time::sleep(pauses.next()).await;
+        } else if pauses.reset() {
+            shared.reach.found(&node.name);
+        }
+        let spent = unreachable || event.kind == EventKind::Info;
         report(event, shared.number());
         client = match kept {
-            Some(mut old) if retired => {
+            Some(mut old) if spent => {
                 _ = timeout(CLOSE, old.close()).await;
                 None
             }
@@ -114,10 +128,7 @@ async fn one(
         Some(client) => client,
         None => match open(shared, session).await {
             Ok(client) => client,
-            Err(error) => {
-                tokio::time::sleep(UNREACHABLE).await;
-                return (Completion::Fail(format!("no connection: {error}")), None);
-            }
+            Err(error) => return (Completion::Unreachable(error), None),
         },
     };
     let op = op.clone();

@@ -35,7 +35,7 @@ pub trait Workload: Send + Sync {
     /// What decides.
     fn checker(&self) -> Box<dyn Checker + Send>;
 
-    /// Takes away what `setup` made.
+    /// Takes away what `setup` made, also if that failed or was cancelled half way.
     async fn teardown(&self, nodes: &[Node]) -> Result<(), Failure> {
         _ = nodes;
         Ok(())

@@ -18,6 +18,9 @@ use crate::runner::{
 
 /// Client opening and operations are steps of one task.
 type Clients = Arc<Mutex<BTreeMap<usize, Box<dyn Client>>>>;
+/// A node that can't be reached is tried again after this much virtual time.
+const UNREACHABLE: Duration = Duration::from_millis(50);
+
 /// What tasks have reported and the loop has not seen yet.
 type Reports = Arc<Mutex<Vec<(Thread, Report)>>>;
 
@@ -305,6 +308,10 @@ impl Load {
             Report::Client(Completion::Fail(why)) => {
                 (event.kind, event.error) = (EventKind::Fail, Some(why.into()));
             }
+            Report::Client(Completion::Unreachable(why)) => {
+                let why = format!("no connection: {why}");
+                (event.kind, event.error) = (EventKind::Fail, Some(why.into()));
+            }
             Report::Client(Completion::Info(why)) => event.error = Some(why.into()),
             Report::Injected(result) => self.faults.injected(&mut event, result),
             Report::Healed(result) => self.faults.healed(&mut event, result),
@@ -327,11 +334,12 @@ async fn one(
         Some(client) => client,
         None => match env.timeout(limit, workload.open(session)).await {
             Some(Ok(client)) => client,
-            Some(Err(error)) => return Completion::Fail(format!("no connection: {error}")),
-            None => return Completion::Fail(format!("no connection within {limit:?}")),
+            Some(Err(error)) => return unreachable(env, error.to_string()).await,
+            None => return unreachable(env, format!("none within {limit:?}")).await,
         },
     };
     match env.timeout(limit, client.invoke(&op)).await {
+        Some(Ok(Completion::Unreachable(why))) => unreachable(env, why).await,
         Some(Ok(done @ (Completion::Ok(_) | Completion::Fail(_)))) => {
             lock(clients).insert(session.thread, client);
             done
@@ -340,4 +348,10 @@ async fn one(
         Some(Err(error)) => Completion::Info(error.to_string()),
         None => Completion::Info(format!("no answer within {limit:?}")),
     }
+}
+
+/// Without a pause a node that is down would be tried for ever at one and the same moment.
+async fn unreachable(env: &Env, why: String) -> Completion {
+    env.sleep(UNREACHABLE).await;
+    Completion::Unreachable(why)
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use potter_jepsen::linear::{
-    Algorithm, Counter, FailedCas, Fifo, KeyValue, Linearizability, Model, MultiRegister, Mutex,
-    Register, SetModel, Stack,
+    Algorithm, Call, Counter, FailedCas, Fifo, KeyValue, Linearizability, Model, MultiRegister,
+    Mutex, Partition, Register, SetModel, Stack, UnorderedQueue,
 };
-use potter_jepsen::{Budget, Checker, Value};
+use potter_jepsen::{Budget, Checker, Outcome, Value};
 
 use crate::random::{Random, cases};
 use crate::simulate::{Answer, Ask, brute_force, history, mutated};
@@ -18,30 +18,63 @@ fn agree<M: Model + Clone, S: Default>(
     answer: Answer<S>,
     other: &[Value],
 ) {
+    agree_with(model, seed, ask, answer, other, 4, &[0, 10, 30]);
+}
+
+fn agree_with<M: Model + Clone, S: Default>(
+    model: &M,
+    seed: u64,
+    ask: Ask,
+    answer: Answer<S>,
+    other: &[Value],
+    clients: usize,
+    crashes: &[usize],
+) {
+    agree_as(model, model, seed, ask, answer, other, clients, crashes);
+}
+
+/// All orders of `plain` against the searches for `model`.
+#[expect(clippy::too_many_arguments, reason = "what a random case is made of")]
+fn agree_as<M: Model + Clone, P: Model, S: Default>(
+    model: &M,
+    plain: &P,
+    seed: u64,
+    ask: Ask,
+    answer: Answer<S>,
+    other: &[Value],
+    clients: usize,
+    crashes: &[usize],
+) {
     let (mut valid, mut invalid) = (0, 0);
     for case in 0..cases() {
         let mut random = Random::new(seed << 32 | case);
         let ops = 1 + random.below(8);
-        let clients = 1 + random.below(4);
-        let crashes = *random.pick(&[0, 10, 30]);
+        let clients = 1 + random.below(clients);
+        let crashes = *random.pick(crashes);
         let mut history = history(&mut random, ops, clients, crashes, ask, answer);
         for _ in 0..random.below(3) {
             history = mutated(&history, &mut random, other);
         }
-        let expected = brute_force(model, &history);
-        for algorithm in [Algorithm::Auto, Algorithm::JustInTime, Algorithm::WingGong] {
-            let checker = Linearizability::new(model.clone()).with_algorithm(algorithm);
+        let expected = brute_force(plain, &history);
+        let all = [
+            (Algorithm::Auto, 8),
+            (Algorithm::JustInTime, 8),
+            (Algorithm::JustInTime, 1),
+            (Algorithm::WingGong, 8),
+        ];
+        for (algorithm, width) in all {
+            let checker = Linearizability::new(model.clone());
+            let checker = checker.with_algorithm(algorithm).with_first_width(width);
             let verdict = checker.check(&history, &Budget::default()).unwrap().verdict;
             if verdict.is_unknown() {
-                let none =
-                    history.operations().iter().all(|op| op.outcome != potter_jepsen::Outcome::Ok);
+                let none = history.operations().iter().all(|op| op.outcome != Outcome::Ok);
                 assert!(none, "case {case}: {verdict:?}\n{}", history.to_edn());
                 continue;
             }
             assert_eq!(
                 verdict.is_valid(),
                 expected,
-                "case {case}, {algorithm:?}: {verdict:#?}\n{}",
+                "case {case}, {algorithm:?} {width}: {verdict:#?}\n{}",
                 history.to_edn()
             );
         }
@@ -93,6 +126,75 @@ fn registers_with_different_writes_agree_with_all_orders() {
 }
 
 #[test]
+fn cas_registers_with_few_values_and_many_crashes_agree_with_all_orders() {
+    let ask: Ask = |random, _| {
+        let mut value = || Value::Int(random.below(2) as i64);
+        let (a, b) = (value(), value());
+        match random.below(6) {
+            0 => ("write", a),
+            1..=3 => ("cas", Value::from(vec![a, b])),
+            _ => ("read", Value::Nil),
+        }
+    };
+    agree_with(&Register::new(Value::Int(0)), 14, ask, zero, &ints(2)[..2], 6, &[40, 60]);
+    let mismatch = Register::new(Value::Int(0)).failed_cas(FailedCas::Mismatch);
+    agree_with(&mismatch, 15, ask, zero, &ints(2)[..2], 6, &[40, 60]);
+}
+
+/// A register that holds 0 at first.
+fn zero(state: &mut Option<Value>, f: &str, input: &Value) -> Option<Value> {
+    register(state.get_or_insert(Value::Int(0)), f, input)
+}
+
+#[test]
+fn cas_registers_with_different_values_agree_with_all_orders() {
+    // Compare-and-sets go from one of the last values to a new one.
+    let ask: Ask = |random, n| {
+        let n = n as i64 + 1;
+        let from = (n - 1 - random.below(2) as i64).max(0);
+        match random.below(5) {
+            0 => ("write", Value::Int(n)),
+            1 | 2 => ("cas", Value::from(vec![Value::Int(from), Value::Int(n)])),
+            _ => ("read", Value::Nil),
+        }
+    };
+    agree(&Register::new(Value::Int(0)), 16, ask, zero, &ints(7)[..7]);
+}
+
+#[test]
+fn texts_of_different_pieces_agree_with_all_orders() {
+    let ask: Ask = |random, n| {
+        let text = Value::from(["a", "b", "c", "d", "e", "f", "g", "h"][n as usize]);
+        match random.below(6) {
+            0 => ("put", text),
+            1 | 2 => ("append", text),
+            _ => ("get", Value::Nil),
+        }
+    };
+    let other = ["", "a", "ab", "ba", "b", "abc", "cb", "ac", "d", "cd", "bd"];
+    agree(&KeyValue::default(), 17, ask, text, &other.map(Value::from));
+    // Pieces of which some begin, and make, others.
+    let ask: Ask = |random, n| {
+        let text = Value::from(["a", "ab", "b", "ba", "aa", "bb", "c", "abb"][n as usize]);
+        match random.below(6) {
+            0 => ("put", text),
+            1 | 2 => ("append", text),
+            _ => ("get", Value::Nil),
+        }
+    };
+    agree(&KeyValue::default(), 18, ask, text, &other.map(Value::from));
+}
+
+fn text(state: &mut String, f: &str, input: &Value) -> Option<Value> {
+    match f {
+        "put" => *state = input.as_name()?.to_owned(),
+        "append" => state.push_str(input.as_name()?),
+        _ => return Some(Value::from(state.as_str())),
+    }
+    Some(input.clone())
+}
+
+#[test]
 fn key_values_agree_with_all_orders() {
     let ask: Ask = |random, _| {
         let text = Value::from(*random.pick(&["a", "b"]));
@@ -102,16 +204,8 @@ fn key_values_agree_with_all_orders() {
             _ => ("get", Value::Nil),
         }
     };
-    let answer: Answer<String> = |state, f, input| {
-        match f {
-            "put" => *state = input.as_name()?.to_owned(),
-            "append" => state.push_str(input.as_name()?),
-            _ => return Some(Value::from(state.as_str())),
-        }
-        Some(input.clone())
-    };
     let other: Vec<Value> = ["", "a", "ab", "ba", "b", "aa"].map(Value::from).to_vec();
-    agree(&KeyValue::default(), 4, ask, answer, &other);
+    agree(&KeyValue::default(), 4, ask, text, &other);
 }
 
 #[test]
@@ -189,6 +283,56 @@ fn queues_and_stacks_agree_with_all_orders() {
     agree(&Fifo::default(), 9, same, queue, &ints(2));
     agree(&Stack::default(), 10, different, stack, &ints(6));
     agree(&Stack::default(), 11, same, stack, &ints(2));
+}
+
+/// An unordered queue as one object: all elements together, sorted.
+struct Bag;
+
+impl Model for Bag {
+    type State = Vec<Value>;
+    type Op = (bool, Value);
+
+    fn name(&self) -> String {
+        "bag".into()
+    }
+
+    fn initial(&self, _: Option<&Value>) -> Vec<Value> {
+        Vec::new()
+    }
+
+    fn prepare(&self, call: &Call<'_>) -> Result<Option<(bool, Value)>, String> {
+        Ok(match (call.f, call.outcome) {
+            (_, Outcome::Fail) => None,
+            ("enqueue", _) => Some((true, call.input.clone())),
+            (_, Outcome::Ok) if !call.output.is_nil() => Some((false, call.output.clone())),
+            _ => None,
+        })
+    }
+
+    fn step(&self, state: &Vec<Value>, (put, value): &(bool, Value)) -> Option<Vec<Value>> {
+        let mut after = state.clone();
+        if *put {
+            after.push(value.clone());
+            after.sort();
+        } else {
+            after.remove(after.iter().position(|inside| inside == value)?);
+        }
+        Some(after)
+    }
+
+    fn partition(&self, _: &Call<'_>) -> Partition {
+        Partition::Whole
+    }
+}
+
+#[test]
+fn unordered_queues_agree_with_all_orders() {
+    let ask: Ask = |random, n| match random.below(2) {
+        0 => ("enqueue", Value::Int((n as i64).min(random.below(4) as i64))),
+        _ => ("dequeue", Value::Nil),
+    };
+    let model = UnorderedQueue::default();
+    agree_as(&model, &Bag, 19, ask, stack, &ints(4), 4, &[0, 10, 30]);
 }
 
 #[test]

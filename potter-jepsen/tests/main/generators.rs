@@ -151,6 +151,27 @@ fn clients_and_nemesis_do_not_take_each_others_operations() {
 }
 
 #[test]
+fn each_fault_has_its_turn_before_one_comes_again() {
+    let kinds = ["kill", "pause", "partition", "loss"];
+    let mut all = generator::fault_windows(kinds.map(Fault::new), MS, MS);
+    all.seed(&mut Random::new(5));
+    let mut faults = Vec::new();
+    for at in 0..200 {
+        if let Next::Op(op) = all.op(&context(at, vec![Thread::Nemesis]))
+            && &*op.f != "heal"
+        {
+            faults.push(op.f.to_string());
+        }
+    }
+    let rounds: Vec<&[String]> = faults.chunks_exact(kinds.len()).collect();
+    assert!(rounds.len() > 10, "{faults:?}");
+    for round in &rounds {
+        assert!(kinds.iter().all(|kind| round.iter().any(|f| f == kind)), "{round:?}");
+    }
+    assert!(rounds.iter().any(|round| *round != rounds[0]), "the order is by lot");
+}
+
+#[test]
 fn until_sees_events() {
     let mut waiting = repeat(Op::new("read")).until(|event| event.kind == EventKind::Ok);
     assert!(matches!(waiting.op(&context(0, clients(1))), Next::Op(_)));

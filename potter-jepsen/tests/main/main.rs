@@ -8,6 +8,7 @@ mod brute_linear;
 mod brute_txn;
 #[cfg(feature = "runner")]
 mod generators;
+mod loaders;
 mod mutations;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -168,3 +168,141 @@ fn money_from_nowhere_and_lost_elements_are_caught() {
         }
     }
 }
+
+/// Elements that go into a queue and come out in any order, by several clients.
+fn queue(random: &mut Random) -> Vec<Event> {
+    let (mut events, mut inside) = (Vec::new(), Vec::new());
+    for n in 0..40 {
+        let process = random.below(4) as i64;
+        if inside.is_empty() || random.chance(60) {
+            events.push(Event::new(process, EventKind::Invoke, "enqueue", Value::Int(n)));
+            events.push(Event::new(process, EventKind::Ok, "enqueue", Value::Int(n)));
+            inside.push(n);
+        } else {
+            let n = inside.swap_remove(random.below(inside.len()));
+            events.push(Event::new(process, EventKind::Invoke, "dequeue", Value::Nil));
+            events.push(Event::new(process, EventKind::Ok, "dequeue", Value::Int(n)));
+        }
+    }
+    let left: Vec<Value> = inside.into_iter().map(Value::Int).collect();
+    events.push(Event::new(9, EventKind::Invoke, "drain", Value::Nil));
+    events.push(Event::new(9, EventKind::Ok, "drain", Value::from(left)));
+    events
+}
+
+#[test]
+fn what_a_queue_loses_doubles_or_invents_is_caught() {
+    for seed in 0..200 {
+        let mut random = Random::new(3000 + seed);
+        let mut events = queue(&mut random);
+        let history = History::new(events.clone()).unwrap();
+        assert_eq!(verdict("total-queue", &history), "valid", "seed {seed}");
+        let anomaly = *random.pick(&["lost", "duplicate", "unexpected"]);
+        let taken: Vec<usize> = (0..events.len())
+            .filter(|&n| events[n].kind == EventKind::Ok && &*events[n].f == "dequeue")
+            .collect();
+        let at = *random.pick(&taken);
+        let drained = events.len() - 1;
+        match anomaly {
+            "lost" => _ = events.drain(at - 1..=at),
+            "unexpected" => events[at].value = Value::Int(1000),
+            _ => {
+                let again = events[at].value.clone();
+                let Value::List(items) = &mut events[drained].value else { panic!("a drain") };
+                items.push(again);
+            }
+        }
+        let history = History::new(events).unwrap();
+        let checker = Spec::parse("total-queue").unwrap().checker(Format::Edn).unwrap();
+        let analysis = checker.check(&history, &Budget::default()).unwrap();
+        let found: Vec<&str> = analysis.anomalies.iter().map(|a| a.anomaly.as_str()).collect();
+        assert!(found.contains(&anomaly), "seed {seed}: {anomaly}, but {found:?}");
+        let once = verdict("total-queue duplicates=allow", &history);
+        assert_eq!(once == "valid", anomaly == "duplicate", "seed {seed}: {anomaly}");
+    }
+}
+
+#[test]
+fn an_element_is_not_lost_while_it_may_be_inside_or_with_somebody_who_crashed() {
+    let text = "{:process 0 :type :invoke :f :enqueue :value 1}
+                {:process 0 :type :ok     :f :enqueue :value 1}";
+    let check = |more: &str| {
+        let loaded = potter_jepsen::load_str(&format!("{text}\n{more}")).unwrap();
+        verdict("total-queue", &loaded.history)
+    };
+    let empty =
+        "{:process 1 :type :invoke :f :dequeue} {:process 1 :type :ok :f :dequeue :value nil}";
+    let crashed = "{:process 2 :type :invoke :f :dequeue} {:process 2 :type :info :f :dequeue}";
+    assert_eq!(check(""), "valid", "it may still be inside");
+    assert_eq!(check(empty), "invalid", "the queue is empty, and nobody has it");
+    assert_eq!(check(&format!("{crashed} {empty}")), "valid", "the crashed dequeue may have it");
+}
+
+/// A register with few values, written and compared-and-set by clients that overlap and crash.
+#[test]
+fn valid_registers_with_crashes_are_valid_and_values_from_nowhere_are_caught() {
+    let mut caught = 0;
+    for seed in 0..200 {
+        let mut random = Random::new(4000 + seed);
+        let (mut events, mut state, mut next) = (Vec::new(), 0_i64, 8);
+        let mut open: Vec<(i64, &str, Value, Option<Option<Value>>)> = Vec::new();
+        let mut idle: Vec<i64> = (0..8).collect();
+        let mut started = 0;
+        while started < 150 || !open.is_empty() {
+            if started < 150 && !idle.is_empty() && random.chance(50) {
+                let process = idle.swap_remove(random.below(idle.len()));
+                let mut value = || random.below(4) as i64;
+                let (from, to) = (value(), value());
+                let (f, input) = match random.below(3) {
+                    0 => ("read", Value::Nil),
+                    1 => ("write", Value::Int(to)),
+                    _ => ("cas", Value::from(vec![Value::Int(from), Value::Int(to)])),
+                };
+                events.push(Event::new(process, EventKind::Invoke, f, input.clone()));
+                open.push((process, f, input, None));
+                started += 1;
+            } else if !open.is_empty() {
+                let at = random.below(open.len());
+                let (_, f, input, done) = &mut open[at];
+                if done.is_none() {
+                    *done = Some(match (*f, input.as_items(), input.as_int()) {
+                        ("write", _, Some(value)) => {
+                            state = value;
+                            Some(input.clone())
+                        }
+                        ("cas", Some([from, to]), _) => (from.as_int() == Some(state)).then(|| {
+                            state = to.as_int().unwrap();
+                            input.clone()
+                        }),
+                        _ => Some(Value::Int(state)),
+                    });
+                    continue;
+                }
+                let (process, f, input, done) = open.swap_remove(at);
+                if f != "read" && random.chance(8) {
+                    events.push(Event::new(process, EventKind::Info, f, input));
+                    idle.push(next);
+                    next += 1;
+                    continue;
+                }
+                let (kind, value) = match done.flatten() {
+                    Some(value) => (EventKind::Ok, value),
+                    None => (EventKind::Fail, input),
+                };
+                events.push(Event::new(process, kind, f, value));
+                idle.push(process);
+            }
+        }
+        let history = History::new(events.clone()).unwrap();
+        assert_eq!(verdict("cas-register init=0", &history), "valid", "seed {seed}");
+        let mismatch = verdict("cas-register init=0 failed-cas=mismatch", &history);
+        assert_eq!(mismatch, "valid", "seed {seed}");
+        let reads: Vec<usize> = (0..events.len())
+            .filter(|&n| events[n].kind == EventKind::Ok && &*events[n].f == "read")
+            .collect();
+        events[*random.pick(&reads)].value = Value::Int(9);
+        let history = History::new(events).unwrap();
+        caught += usize::from(verdict("cas-register init=0", &history) == "invalid");
+    }
+    assert_eq!(caught, 200);
+}

@@ -1,5 +1,7 @@
 //! The runner, on a database in this process that can be told to misbehave.
 
+mod unreachable;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

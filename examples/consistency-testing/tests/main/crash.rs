@@ -1,5 +1,8 @@
 //! The service is killed in the middle of a partition.
 
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -63,20 +66,66 @@ fn after_kill_9_nothing_is_left_and_the_queue_goes_on() {
     assert!(!servers.iter().any(|pid| lives(*pid)), "it stops what it started");
 }
 
+/// SIGTERM, and Ctrl-C in a terminal.
 #[test]
-fn sigterm_in_the_middle_of_a_fault_heals_and_stops() {
+fn a_signal_in_the_middle_of_a_fault_heals_and_stops() {
+    for (signal, nemesis) in [("TERM", "mixed"), ("INT", "network_partition")] {
+        ends_in_order(signal, nemesis);
+    }
+}
+
+fn ends_in_order(signal: &str, nemesis: &str) {
     let folder = tempfile::tempdir().unwrap();
     let mut service = Service::start(folder.path(), &[]);
-    let body = json!({"name": "t", "workload": "counter", "nemesis": "mixed", "duration": "5m"});
+    let body = json!({"name": "t", "workload": "counter", "nemesis": nemesis, "duration": "5m"});
     let id = service.create(&body);
     service.wait(&id, &["running"]);
     wait_until("a fault in effect", || fault_in_effect(&service, &id));
     let servers = pids(&service);
-    service.stop();
+    service.0.signal(signal);
+    assert!(service.0.ended().success());
     assert!(!servers.iter().any(|pid| lives(*pid)));
     let service = Service::start(folder.path(), &[]);
     let test: Value = service.get(&format!("/api/v1/tests/{id}")).of(200);
     assert_eq!(test["status"], "cancelled", "{test}");
     let listed = service.get("/api/v1/nemesis").of(200);
     assert_eq!(listed["in_effect"], json!([]), "{listed}");
+}
+
+/// Processes that have this text among their arguments.
+fn processes_with(text: &str) -> Vec<u64> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mentions = |pid: &u64| {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).contains(text)
+    };
+    pids.filter(mentions).collect()
+}
+
+#[test]
+fn ctrl_c_in_the_demo_leaves_no_server() {
+    // The servers' user has to get there.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let mut child = Command::new(examples_test_support::program(crate::NAME))
+        .arg("demo")
+        .env("TMPDIR", folder.path())
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let faults = lines.map_while(Result::ok).filter(|line| line.contains(": bytes were seen held"));
+    assert!(faults.take(1).count() == 1, "it makes no partition");
+    let place = folder.path().to_str().unwrap();
+    assert!(processes_with(place).len() > 1, "its servers run");
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    wait_until("the end of its servers", || processes_with(place).is_empty());
+    let left = std::fs::read_dir(folder.path()).unwrap().flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    let data = left.iter().any(|name| name.to_string_lossy().starts_with("potter-demo"));
+    assert!(!data, "the servers' data is deleted: {left:?}");
 }

@@ -139,7 +139,17 @@ fn bad_requests_are_refused() {
     }
     let detail = test(json!({"workload": "chess", "nemesis": "rain"})).problem(422, "invalid_test");
     assert!(detail.contains("chess") && detail.contains("rain") && detail.contains("long-fork"));
-    test(json!({"duration": "five minutes"})).problem(422, "invalid_body");
+    for wrong in [json!("five minutes"), json!(-1), json!(1e300), json!("1e9s"), json!([5])] {
+        let detail = test(json!({"duration": wrong})).problem(422, "invalid_body");
+        assert!(detail.contains("write it as \"30s\""), "{detail}");
+    }
+    test(json!({"duration": "99999h"})).problem(422, "invalid_test");
+    for wrong in [1e308, -1.0] {
+        test(json!({"rate": wrong})).problem(422, "invalid_test");
+    }
+    // What is null is left out.
+    let nulls = json!({"duration": null, "nemesis": null, "rate": null, "op_timeout": null});
+    test(nulls).of(202);
     test(json!({"colour": "red"})).problem(422, "invalid_body");
 
     // The same key, the same test; another request with it is refused.
@@ -189,6 +199,40 @@ fn bad_requests_are_refused() {
     assert!(detail.contains("postgres-primary, postgres-replica"), "{detail}");
     let status = service.get("/api/v1/cluster/status").of(200);
     assert_eq!(status["status"], "running", "{status}");
+}
+
+#[test]
+fn only_so_many_tests_may_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    let waits = json!({"name": "t", "workload": "bank", "start": false});
+    let first = service.post_once("/api/v1/tests", "first", &waits).of(202);
+    for _ in 1..100 {
+        service.create(&waits);
+    }
+    let detail = service.post("/api/v1/tests", &waits).problem(429, "queue_full");
+    assert!(detail.contains("100 tests wait"), "{detail}");
+    // The answer to a request that was sent before is still given.
+    assert_eq!(service.post_once("/api/v1/tests", "first", &waits).of(202), first);
+    let path = format!("/api/v1/tests/{}", first["test_id"].as_str().unwrap());
+    assert_eq!(service.send("DELETE", &path, &[], "").unwrap().status, 204);
+    service.create(&waits);
+}
+
+#[test]
+fn what_is_too_large_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    let ten_megabytes = "x".repeat(10 << 20);
+    let named = json!({"name": ten_megabytes, "workload": "bank"});
+    service.post("/api/v1/tests", &named).problem(413, "body_too_large");
+    let process = json!({"process": ten_megabytes});
+    service.post("/api/v1/nemesis/process/kill", &process).problem(413, "body_too_large");
+    // Histories may be large.
+    let event = json!({"process": 0, "type": "info", "f": "write", "value": "x".repeat(1000)});
+    let history = json!({"history": vec![event; 10_000]});
+    let checked = service.post("/api/v1/consistency/linearizability", &history).of(200);
+    assert_eq!(checked["verdict"], "unknown", "{checked}");
 }
 
 #[test]

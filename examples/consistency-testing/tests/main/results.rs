@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Service;
 
@@ -34,6 +34,113 @@ fn a_stale_replica_is_found_out() {
     let after = service.get(&format!("/api/v1/results/{id}")).of(200);
     assert_eq!(after, result);
     service.get(&format!("/api/v1/results/{id}/timeline")).of(200);
+}
+
+#[test]
+fn a_reader_that_trusts_positions_is_caught_skipping() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    // Whether a reader looks just when a lower position is still open is up to the machine.
+    for seed in 0..20 {
+        let id = service.create(&json!({
+            "name": "naive readers", "workload": "event-store-naive", "nemesis": "network_delay",
+            "duration": "4s", "client_count": 8, "op_timeout": "30s", "seed": seed,
+        }));
+        let result = service.result(&id);
+        if result["verdict"] == "valid" {
+            continue;
+        }
+        assert_eq!(result["verdict"], "invalid", "{result}");
+        assert_eq!(result["passed"], false);
+        assert_eq!(result["violations"], json!(["skipped"]), "{result}");
+        let found = service.get(&format!("/api/v1/results/{id}/violations")).of(200);
+        let example = &found["violations"][0];
+        assert_eq!(example["anomaly"], "skipped", "{found}");
+        // In words: the poll that got the event, and the one of another reader that went past it.
+        assert_eq!(example["operations"].as_array().unwrap().len(), 2, "{found}");
+        assert!(example["message"].as_str().unwrap().contains("and never got event"), "{found}");
+        let page =
+            service.send("GET", &format!("/api/v1/history/{id}/visualize"), &[], "").unwrap();
+        assert!(page.body.contains("skipped"), "{}", &page.body[..1000]);
+        return;
+    }
+    panic!("20 tests, and the naive reader skipped nothing");
+}
+
+#[test]
+fn a_fault_that_was_not_seen_leaves_the_result_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    // Single statements send no COMMIT, so no answer of one can be lost.
+    let id = service.create(&json!({
+        "name": "nothing to lose", "workload": "register", "nemesis": "lost_answers",
+        "duration": "2s", "client_count": 2, "rate": 100,
+    }));
+    let result = service.result(&id);
+    assert_eq!(result["verdict"], "unknown", "{result}");
+    assert_eq!(result["passed"], Value::Null, "neither passed nor failed: {result}");
+    let why = result["why"].as_str().unwrap();
+    assert!(why.contains("a request that did not come"), "{result}");
+    assert!(!result["unverified_faults"].as_array().unwrap().is_empty(), "{result}");
+    let listed = service.get("/api/v1/results?verdict=unknown").of(200);
+    assert_eq!(listed["total"], 1, "{listed}");
+    let timeline = service.get(&format!("/api/v1/results/{id}/timeline")).of(200);
+    let marks = timeline["faults"].as_array().unwrap();
+    assert!(marks.iter().any(|mark| mark["verified"] == false), "{timeline}");
+    // Without the faults the same history is valid.
+    let again = service.post(&format!("/api/v1/results/{id}/analyze"), &json!({})).of(200);
+    assert_eq!(again["verdict"], "valid", "{again}");
+
+    // Somebody kills the servers by hand: the nemesis finds nobody to kill.
+    let id = service.create(&json!({
+        "name": "dead already", "workload": "register", "nemesis": "process_killer",
+        "duration": "4s", "client_count": 2, "rate": 100, "op_timeout": "1s",
+    }));
+    service.wait(&id, &["running"]);
+    for process in ["postgres-replica", "postgres-primary"] {
+        let killed = service.post("/api/v1/nemesis/process/kill", &json!({"process": process}));
+        assert_eq!(killed.of(200)["status"], "killed");
+    }
+    let result = service.result(&id);
+    assert_eq!(result["verdict"], "unknown", "{result}");
+    assert!(result["why"].as_str().unwrap().contains("did not run"), "{result}");
+}
+
+#[test]
+fn sagas_survive_the_kill_of_the_processes_that_run_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    let create = |nemesis: &str, duration: &str| {
+        service.create(&json!({
+            "name": nemesis, "workload": "saga", "nemesis": nemesis, "duration": duration,
+            "client_count": 3, "rate": 15, "op_timeout": "20s",
+        }))
+    };
+    let killed = create("orchestrator_crash", "6s");
+    service.wait(&killed, &["running"]);
+    // They are processes of this service, and its alone: one more dies by hand.
+    let by_hand = json!({"process": "saga-orchestrator-2"});
+    let by_hand = service.post("/api/v1/nemesis/process/kill", &by_hand).of(200);
+    assert_eq!(by_hand["nodes"], json!(["saga-orchestrator-2"]), "{by_hand}");
+    service.wait(&killed, &["completed"]);
+    let logs = service.get(&format!("/api/v1/tests/{killed}/logs?limit=500")).of(200).to_string();
+    assert!(logs.contains("is killed: pids") && logs.contains("runs again as pid"), "{logs}");
+    let result = service.result(&killed);
+    // By hand one may have been dead when the nemesis came to kill it: then it proves nothing.
+    assert_ne!(result["verdict"], "invalid", "{result}");
+
+    // Servers too, and frozen ones that wake up when others have their sagas.
+    for (nemesis, duration) in [("orchestrator_crash", "5s"), ("process_pause", "24s")] {
+        let id = create(nemesis, duration);
+        let result = service.result(&id);
+        assert_eq!(result["verdict"], "valid", "{nemesis}: {result}");
+        assert!(result["faults"].as_u64().unwrap() > 0, "{nemesis}: {result}");
+        let again = service.post(&format!("/api/v1/results/{id}/analyze"), &json!({})).of(200);
+        assert_eq!(again["verdict"], "valid", "{again}");
+    }
+    let detail = service.post("/api/v1/nemesis/process/kill", &json!({"process": "init"}));
+    let detail = detail.problem(403, "process_not_owned");
+    assert!(!detail.contains("orchestrator"), "they ended with their test: {detail}");
 }
 
 #[test]

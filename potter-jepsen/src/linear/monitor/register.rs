@@ -63,13 +63,26 @@ pub(super) fn decide<O>(problem: &Problem<O>, clusters: &[Cluster]) -> Outcome {
         let of = |zone: &&Zone| [Some(zone.min_op), Some(zone.max_op), clusters[zone.cluster].put];
         zones.iter().flat_map(of).flatten().collect()
     };
+    // When the value of a zone was there, in words.
+    let there = |zone: &Zone| {
+        let id = |n: u32| ops[n as usize].id;
+        let (from, to) = (id(zone.min_op), id(zone.max_op));
+        match (zone.initial, zone.forward()) {
+            (true, _) => format!("the value before everything was there until op {to} began"),
+            (_, true) => {
+                format!("from the end of op {from} until op {to} began, their value was there")
+            }
+            _ => format!("op {to} and op {from} are of one value, and ran at the same time"),
+        }
+    };
     let mut forward: Vec<&Zone> = zones.iter().filter(|zone| zone.forward()).collect();
     forward.sort_unstable_by_key(|zone| (zone.start(), zone.stop()));
     for pair in forward.windows(2) {
         if pair[0].stop() > pair[1].start() {
             let late = if pair[0].stop() < pair[1].stop() { pair[0] } else { pair[1] };
             let at = if ops[late.max_op as usize].crashed() { late.min_op } else { late.max_op };
-            let why = vec!["two values would have to be there at the same time".to_owned()];
+            let headline = "two values would have to be there at the same time".to_owned();
+            let why = vec![headline, there(pair[0]), there(pair[1])];
             return Outcome::Stuck(Stuck { at, why, core: core(pair), ..Stuck::default() });
         }
     }
@@ -90,8 +103,8 @@ pub(super) fn decide<O>(problem: &Problem<O>, clusters: &[Cluster]) -> Outcome {
                 points.push((other.stop(), true, zone.cluster));
             }
             Some(other) => {
-                let why =
-                    vec!["a value must have come and gone while another was there".to_owned()];
+                let headline = "a value must have come and gone while another was there";
+                let why = vec![headline.to_owned(), there(zone), there(other)];
                 let core = core(&[zone, other]);
                 return Outcome::Stuck(Stuck { at: zone.min_op, why, core, ..Stuck::default() });
             }

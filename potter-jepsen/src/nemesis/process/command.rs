@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 const TELL_AND_BECOME: &str = r#"cat /proc/$$/stat >&0 && exec "$@" </dev/null"#;
 
 /// A program with all that is needed to start it, and to start it again.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ProcessCommand {
     program: OsString,
@@ -28,6 +29,16 @@ pub struct ProcessCommand {
     ready: Ready,
     within: Duration,
     stop: Stop,
+}
+
+/// Without the values of its environment: they may be secret.
+impl fmt::Debug for ProcessCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("ProcessCommand");
+        out.field("program", &self.program).field("arguments", &self.arguments);
+        out.field("environment", &self.environment.keys().collect::<Vec<_>>());
+        out.finish_non_exhaustive()
+    }
 }
 
 /// When a process that was started counts as running.

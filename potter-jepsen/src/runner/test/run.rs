@@ -14,11 +14,13 @@ use crate::generator::{Generator, Thread, concat};
 use crate::history::{Event, EventKind, History, Process};
 use crate::nemesis::{Healed, Injected, Nemesis};
 use crate::runner::progress::fault_line;
+use crate::runner::reach::{PAUSE_MAX, Reach};
 use crate::runner::schedule::InOrder;
 use crate::runner::store::Writer;
 use crate::runner::worker::{self, Job, Message, Shared};
 use crate::runner::{
-    Action, Faults, Interpreter, Limits, Node, Op, Phase, Plan, Progress, Run, Step, judge,
+    Action, Faults, Interpreter, Limits, Node, Op, Phase, Plan, Progress, Run, Step, Workload,
+    judge,
 };
 
 /// A worker that ignores its time limit is given up this much later.
@@ -108,16 +110,24 @@ async fn load_and_check(mut test: Test, shell: &mut Shell) -> Result<Run> {
         None => None,
     };
     let workload = test.workload.clone();
-    within(workload.setup(&test.nodes))
-        .await
-        .map_err(|error| setup("the workload can't be prepared", &error))?;
+    let prepared = tokio::select! {
+        prepared = within(workload.setup(&test.nodes)) => {
+            prepared.map_err(|error| setup("the workload can't be prepared", &error))
+        }
+        () = asked_to_end(&mut shell.cancelled) => {
+            let message = "the test was cancelled before its first operation";
+            Err(Error::new(ErrorKind::Cancelled, message))
+        }
+    };
+    if let Err(error) = prepared {
+        tear_down(&*workload, &test.nodes, shell).await;
+        return Err(error);
+    }
     shell.phase(Phase::Running);
-    let mut load = Load::start(&mut test, writer)?;
+    let mut load = Load::start(&mut test, writer, shell)?;
     load.run(shell).await;
     let (events, faults, cancelled) = load.finish().await?;
-    if let Err(error) = within(workload.teardown(&test.nodes)).await {
-        shell.say(format!("the workload left something behind: {}", worker::failure(&error)));
-    }
+    tear_down(&*workload, &test.nodes, shell).await;
     shell.phase(Phase::Checking);
     let (checker, budget) = (workload.checker(), test.budget.clone());
     let (directory, title) = (test.directory.clone(), test.name.clone());
@@ -149,6 +159,17 @@ async fn load_and_check(mut test: Test, shell: &mut Shell) -> Result<Run> {
     let progress = shell.progress.borrow().clone();
     let (directory, seed) = (test.directory, test.limits.seed);
     Ok(Run { history, analysis, unverified, progress, cancelled, directory, seed })
+}
+
+async fn tear_down(workload: &dyn Workload, nodes: &[Node], shell: &Shell) {
+    if let Err(error) = within(workload.teardown(nodes)).await {
+        shell.say(format!("the workload left something behind: {}", worker::failure(&error)));
+    }
+}
+
+/// Until the test is cancelled, or nobody waits for it any more.
+async fn asked_to_end(cancelled: &mut watch::Receiver<bool>) {
+    _ = cancelled.wait_for(|cancelled| *cancelled).await;
 }
 
 /// What a nemesis's task reports.
@@ -192,7 +213,7 @@ struct Load {
 }
 
 impl Load {
-    fn start(test: &mut Test, writer: Option<Writer>) -> Result<Self> {
+    fn start(test: &mut Test, writer: Option<Writer>, shell: &Shell) -> Result<Self> {
         let limits = test.limits.clone();
         let (faults, has_nemesis) = (test.faults.take(), test.nemesis.is_some());
         let plan = Plan { limits: limits.clone(), faults, has_nemesis };
@@ -206,6 +227,8 @@ impl Load {
             begin: Instant::now(),
             messages: sender,
             op_timeout: limits.op_timeout,
+            seed: limits.seed,
+            reach: Arc::new(Reach::new(shell.log.clone())),
         };
         Ok(Self {
             interpreter,
@@ -280,7 +303,8 @@ impl Load {
         let process = self.interpreter.process(thread);
         let limit = match thread {
             Thread::Nemesis => self.limits.nemesis_timeout,
-            Thread::Client(_) => self.limits.op_timeout.saturating_mul(2) + GRACE,
+            // To connect, to do it, and the pause if there was no connection.
+            Thread::Client(_) => self.limits.op_timeout.saturating_mul(2) + PAUSE_MAX + GRACE,
         };
         let now = Instant::now();
         let deadline = now.checked_add(limit).unwrap_or(now + Duration::from_secs(86_400));

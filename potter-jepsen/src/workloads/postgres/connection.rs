@@ -1,7 +1,6 @@
 //! A client: up to two connections, no retries, and an honest word on every error.
 
 use std::str::FromStr;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlx::postgres::PgConnectOptions;
@@ -11,9 +10,6 @@ use super::operations::{self, Ended};
 use super::tables::Tables;
 use super::{Isolation, Kind, Options};
 use crate::runner::{Client, Completion, Failure, Node, Op};
-
-/// A server that can't be reached is tried again after this time at the earliest.
-const UNREACHABLE: Duration = Duration::from_millis(50);
 
 /// A connection with the session's settings. On a replica SERIALIZABLE does not exist.
 pub(super) async fn connect(
@@ -127,12 +123,7 @@ impl Client for PgClient {
         let reads = operations::only_reads(op);
         let mut connection = match self.take(reads).await {
             Ok(connection) => connection,
-            Err(error) => {
-                // A server that is down refuses at once: without a pause that would be all the
-                // operations of a test.
-                tokio::time::sleep(UNREACHABLE).await;
-                return Ok(Completion::Fail(format!("no connection: {error}")));
-            }
+            Err(error) => return Ok(Completion::Unreachable(error.to_string())),
         };
         let ended = operations::run(self.kind, &self.table, op, &mut connection).await;
         match ended {

@@ -8,25 +8,31 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use potter_jepsen::Value;
 use potter_jepsen::nemesis::{
-    Disk, Fault, Journal, Namespaces, Nemesis, ProcessCommand, Processes, ProxyNetwork,
+    Clocks, Disk, Fault, Journal, Namespaces, Nemesis, ProcessCommand, Processes, ProxyNetwork,
 };
 
 use super::{is_root, letter, wait_for};
 
 const RUNNER: &str = "POTTER_TEST_RUNNER";
 
-/// What the runner does: it freezes a process of its own and one that it adopted, and partitions; as
-/// root it partitions network namespaces too, and fills a disk.
+/// What the runner does: it freezes a process of its own and one that it adopted, lets the clock of a
+/// third be wrong, and partitions; as root it partitions network namespaces too, and fills a disk.
 fn run(directory: &Path, adopted: u32) -> ! {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let (journal, _) = Journal::open(directory.join("journal")).unwrap();
         journal.undo_on_signals().unwrap();
-        let processes = Processes::new(Arc::clone(&journal));
+        let processes = Arc::new(Processes::new(Arc::clone(&journal)));
         let own = ProcessCommand::new("sh").args(["-c", "sleep 1000 & wait"]);
         processes.start("own", own).await.unwrap();
         processes.adopt("adopted", adopted).unwrap();
+        let clocks = Arc::new(Clocks::new(Arc::clone(&journal), Arc::clone(&processes), directory));
+        let wrapped = clocks.wrap("wrapped", ProcessCommand::new("sleep").arg("1000")).unwrap();
+        processes.start("wrapped", wrapped).await.unwrap();
+        let skew = Fault::new("clock-skew").param("seconds", Value::Int(300));
+        assert!(clocks.inject(&skew).await.unwrap().verified);
         let network = ProxyNetwork::new(Arc::clone(&journal), 1).await.unwrap();
         let address = network.link("a", "b", ([127, 0, 0, 1], 9).into()).await.unwrap();
         assert!(network.inject(&Fault::new("partition")).await.unwrap().verified);
@@ -80,6 +86,11 @@ fn on_the_machine(runner: &Runner, directory: &Path) -> (usize, bool) {
     (own.count(), mounts.contains(&*disk.to_string_lossy()))
 }
 
+/// How wrong the clock of the third process is.
+fn clock(directory: &Path) -> String {
+    std::fs::read_to_string(directory.join("wrapped.clock")).unwrap().trim().to_owned()
+}
+
 /// The part of a test that is the runner.
 fn as_runner() {
     if let Ok(setting) = std::env::var(RUNNER) {
@@ -110,10 +121,12 @@ fn after_kill_9_the_next_start_undoes_everything() {
     runner.child.wait().unwrap();
     assert_eq!(letter(adopted.id()), Some('T'), "nobody could undo it yet");
     assert_eq!(on_the_machine(&runner, directory.path()), made);
+    assert_eq!(clock(directory.path()), "+300");
     let (journal, recovered) = Journal::open(directory.path().join("journal")).unwrap();
     assert!(recovered.undone.iter().any(|undone| undone.contains("'adopted' was stopped")));
     assert!(recovered.undone.iter().any(|undone| undone.contains("proxies in this process")));
     assert_eq!(letter(adopted.id()), Some('S'), "it goes on");
+    assert_eq!(clock(directory.path()), "+0");
     assert_eq!(on_the_machine(&runner, directory.path()), (0, false));
     wait_for("the end of what the runner started", || letter(runner.own).is_none());
     // The proxy is gone with its process.
@@ -138,6 +151,7 @@ fn a_signal_undoes_everything_before_the_end() {
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert_eq!(runner.child.wait().unwrap().code(), Some(143));
     assert_eq!(letter(adopted.id()), Some('S'));
+    assert_eq!(clock(directory.path()), "+0");
     assert_eq!(on_the_machine(&runner, directory.path()), (0, false));
     wait_for("the end of what the runner started", || letter(runner.own).is_none());
     let (_, recovered) = Journal::open(directory.path().join("journal")).unwrap();
