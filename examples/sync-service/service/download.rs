@@ -234,16 +234,22 @@ impl SyncService {
     ) -> Result<Vec<LogEntry>, Problem> {
         let mut listener = self.inner.news.listen(self.inner.news_name(user_id));
         let end = tokio::time::Instant::now() + wait;
+        let mut how = "at_once";
         loop {
             listener.looks();
             let look_every = self.inner.look_every();
             let log = self.inner.store.log(user_id, after, limit + 1).await?;
             let left = end.saturating_duration_since(tokio::time::Instant::now());
             if !log.is_empty() || left.is_zero() || self.inner.news.has_ended() {
+                if !wait.is_zero() {
+                    let how = if log.is_empty() { "in_vain" } else { how };
+                    metrics::counter!("sync_waits_total", "ended" => how).increment(1);
+                }
                 return Ok(log);
             }
             // A hint, the next look, or the end of the wait.
-            let _ = tokio::time::timeout(left.min(look_every), listener.told()).await;
+            let told = tokio::time::timeout(left.min(look_every), listener.told()).await;
+            how = if told.is_ok() { "told" } else { "looked" };
         }
     }
 

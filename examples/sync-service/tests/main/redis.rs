@@ -142,6 +142,14 @@ fn an_upload_wakes_who_waits_at_another_process(place: &Place) {
             page["next_cursor"].as_str().unwrap().clone_into(&mut cursor);
         });
     }
+    told(&there, 5.0);
+}
+
+/// So many waits ended with news, and none of them by a look at the end of its time.
+fn told(program: &Program, waits: f64) {
+    assert_eq!(metric(program, "sync_waits_total", "looked"), 0.0);
+    let ended = ["told", "at_once"].map(|how| metric(program, "sync_waits_total", how));
+    assert_eq!(ended.iter().sum::<f64>(), waits);
 }
 
 #[test]
@@ -179,6 +187,7 @@ fn what_was_told_while_redis_was_away_is_found_at_its_return() {
         server.restart();
         assert_eq!(waiter.join().unwrap()["changes"].as_array().unwrap().len(), 1);
     });
+    told(&there, 1.0);
 }
 
 /// The answers of a service, without what is of the moment.
