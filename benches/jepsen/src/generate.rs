@@ -33,7 +33,7 @@ fn log(seed: u64, ops: usize, clients: usize, info: usize, ask: &mut Ask<'_>, ob
         if started < ops && !idle.is_empty() && (running.is_empty() || random.below(2) == 0) {
             let process = idle.swap_remove(random.below(idle.len()));
             let (f, input) = ask(&mut random);
-            let shown = if matches!(f, "read" | "dequeue") { "nil" } else { &input };
+            let shown = if matches!(f, "read" | "dequeue" | "pop") { "nil" } else { &input };
             _ = writeln!(out, "INFO  jepsen.util - {process}\t:invoke\t:{f}\t{shown}");
             running.push((process, f, input, None));
             started += 1;
@@ -45,7 +45,7 @@ fn log(seed: u64, ops: usize, clients: usize, info: usize, ask: &mut Ask<'_>, ob
             *done = Some(object(f, input));
             continue;
         };
-        let crashes = !matches!(*f, "read" | "dequeue" | "contains") && random.below(1000) < info;
+        let crashes = !matches!(*f, "read" | "dequeue" | "pop" | "contains") && random.below(1000) < info;
         match result {
             _ if crashes => {
                 _ = writeln!(out, "INFO  jepsen.util - {process}\t:info\t:{f}\t:timed-out");
@@ -117,6 +117,22 @@ fn queue(seed: u64, ops: usize) -> String {
             return Some(input.into());
         }
         Some(state.pop_front().unwrap_or("nil".into()))
+    })
+}
+
+fn stack(seed: u64, ops: usize) -> String {
+    let mut state: Vec<String> = Vec::new();
+    let mut unique = 0;
+    let mut ask = |random: &mut Random| {
+        unique += 1;
+        if random.below(2) == 0 { ("pop", String::new()) } else { ("push", unique.to_string()) }
+    };
+    log(seed, ops, 20, 0, &mut ask, &mut |f, input| {
+        if f == "push" {
+            state.push(input.into());
+            return Some(input.into());
+        }
+        Some(state.pop().unwrap_or("nil".into()))
     })
 }
 
@@ -210,6 +226,7 @@ pub(crate) fn all(folder: &str) {
     for ops in [10_000, 100_000, 1_000_000] {
         write(&format!("register-{ops}.log"), unique_register(1, ops));
         write(&format!("queue-{ops}.log"), queue(2, ops));
+        write(&format!("stack-{ops}.log"), stack(8, ops));
         write(&format!("set-{ops}.log"), set(3, ops));
     }
     write("kv-c50-ok.edn", kv(4, 1_700, 50, false));

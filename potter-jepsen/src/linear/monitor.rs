@@ -1,8 +1,11 @@
 //! Monitors that decide in log-linear time where every value is written once.
 
 mod chain;
+mod life;
 mod queue;
+mod ranges;
 mod register;
+mod stack;
 
 use rustc_hash::FxHashMap;
 
@@ -35,6 +38,9 @@ pub(crate) fn decide<M: Model>(model: &M, problem: &Problem<M::Op>) -> Option<Ou
         let initial = model.initial(problem.key.as_ref());
         let shown = |kind: u32| model.step(&initial, &problem.kinds[kind as usize]).is_some();
         return chain::registers(problem, &roles, shown);
+    }
+    if roles.iter().any(|role| matches!(role, Role::Push(_) | Role::Pop(_))) {
+        return stacks(problem, &roles);
     }
     match roles.first()? {
         Role::Write(_) | Role::Read(_) => {
@@ -72,6 +78,29 @@ pub(crate) fn decide<M: Model>(model: &M, problem: &Problem<M::Op>) -> Option<Ou
         }
         _ => None,
     }
+}
+
+/// The answer for a stack.
+fn stacks<O>(problem: &Problem<O>, roles: &[Role]) -> Option<Outcome> {
+    let is = |kind: u32, role: &Role| roles[kind as usize] == *role;
+    let (empties, crashed) =
+        stack::apart(problem, |kind| is(kind, &Role::Pop(None)), |kind| is(kind, &Role::Other))?;
+    let mut clusters = clusters(problem, roles, |role| match role {
+        Role::Push(value) => Some((true, value)),
+        Role::Pop(Some(value)) => Some((false, value)),
+        // All of these in one cluster, which is taken out again.
+        Role::Pop(None) | Role::Other => Some((false, &NOTHING)),
+        _ => None,
+    })?;
+    let role = |n: &u32| &roles[problem.ops[*n as usize].kind as usize];
+    let nothing = |n: &u32| matches!(role(n), Role::Pop(None) | Role::Other);
+    let nothing = |cluster: &Cluster| cluster.seen.first().is_some_and(nothing);
+    // Somebody pushed `nil` itself.
+    if clusters.iter().any(|cluster| nothing(cluster) && cluster.put.is_some()) {
+        return None;
+    }
+    clusters.retain(|cluster| !nothing(cluster));
+    stack::decide(problem, &clusters, &empties, crashed)
 }
 
 /// The operations by value; `None` if an operation has another role or a value is put twice.

@@ -306,3 +306,65 @@ fn valid_registers_with_crashes_are_valid_and_values_from_nowhere_are_caught() {
     }
     assert_eq!(caught, 200);
 }
+
+/// Different values on a stack, with clients that overlap or one after the other.
+fn stack(random: &mut Random, clients: usize) -> Vec<Event> {
+    let (mut events, mut inside) = (Vec::new(), Vec::new());
+    let mut open: Vec<(i64, Option<i64>, Option<Value>)> = Vec::new();
+    let mut started = 0;
+    while started < 80 || !open.is_empty() {
+        if started < 80 && open.len() < clients && (open.is_empty() || random.chance(50)) {
+            let push = random.chance(55).then_some(started);
+            let (f, value) = push.map_or(("pop", Value::Nil), |n| ("push", Value::Int(n)));
+            events.push(Event::new(started, EventKind::Invoke, f, value));
+            open.push((started, push, None));
+            started += 1;
+            continue;
+        }
+        let at = random.below(open.len());
+        let (process, push, done) = &mut open[at];
+        let Some(value) = done else {
+            *done = Some(match *push {
+                Some(n) => {
+                    inside.push(n);
+                    Value::Int(n)
+                }
+                None => inside.pop().map_or(Value::Nil, Value::Int),
+            });
+            continue;
+        };
+        let f = if push.is_some() { "push" } else { "pop" };
+        events.push(Event::new(*process, EventKind::Ok, f, value.clone()));
+        open.swap_remove(at);
+    }
+    events
+}
+
+#[test]
+fn what_a_stack_gives_twice_or_too_early_or_hides_is_caught() {
+    let mut caught = [0; 4];
+    for seed in 0..200 {
+        let mut random = Random::new(5000 + seed);
+        let kind = seed as usize % 4;
+        // What holds in every order is caught with clients that overlap, too.
+        let mut events = stack(&mut random, if kind < 2 { 5 } else { 1 });
+        let history = History::new(events.clone()).unwrap();
+        assert_eq!(verdict("stack", &history), "valid", "seed {seed}");
+        let pops: Vec<usize> = (0..events.len())
+            .filter(|&n| events[n].kind == EventKind::Ok && &*events[n].f == "pop")
+            .filter(|&n| !events[n].value.is_nil())
+            .collect();
+        let at = random.below(pops.len() - 1);
+        let (a, b) = (pops[at], pops[at + 1]);
+        let value = events[a].value.clone();
+        match kind {
+            0 => events[b].value = value,
+            1 => events[a].value = Value::Int(1000),
+            2 => events[a].value = std::mem::replace(&mut events[b].value, value),
+            _ => events[a].value = Value::Nil,
+        }
+        let history = History::new(events).unwrap();
+        caught[kind] += usize::from(verdict("stack", &history) == "invalid");
+    }
+    assert_eq!(caught, [50; 4]);
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use potter_jepsen::linear::{Algorithm, Linearizability, Register};
 use potter_jepsen::txn::{Level, ListAppend, Options, RwRegister};
 use potter_jepsen::{
-    Budget, Checker, Event, EventKind, History, ReasonKind, Spec, Value, Verdict, load_str,
+    Budget, Checker, Event, EventKind, Format, History, ReasonKind, Spec, Value, Verdict, load_str,
 };
 
 use crate::random::Random;
@@ -234,6 +234,80 @@ fn a_chain_of_a_million_transactions_needs_no_deep_stack() {
     };
     let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap();
     thread.join().unwrap();
+}
+
+#[test]
+fn a_stack_of_half_a_million_values_needs_no_deep_stack() {
+    let work = || {
+        let (mut events, count) = (Vec::new(), 500_000);
+        let mut add = |f: &str, n: i64| {
+            let value = if f == "pop" { Value::Nil } else { Value::Int(n) };
+            events.push(op(n % 2, EventKind::Invoke, f, value));
+            events.push(op(n % 2, EventKind::Ok, f, Value::Int(n)));
+        };
+        (0..count).for_each(|n| add("push", n));
+        (0..count).rev().for_each(|n| add("pop", n));
+        let checker = Spec::parse("stack").unwrap().checker(Format::Edn).unwrap();
+        let history = History::new(events.clone()).unwrap();
+        let analysis = checker.check(&history, &Budget::default()).unwrap();
+        assert!(analysis.verdict.is_valid(), "{:?}", analysis.verdict);
+        // The two lowest come out in the other order.
+        let last = events.len() - 1;
+        events[last].value = Value::Int(1);
+        events[last - 2].value = Value::Int(0);
+        let history = History::new(events).unwrap();
+        let Verdict::Invalid { counterexample } =
+            checker.check(&history, &Budget::default()).unwrap().verdict
+        else {
+            panic!("not caught");
+        };
+        assert_eq!(counterexample.operations.len(), 4, "{counterexample:?}");
+    };
+    let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(work).unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn what_came_out_from_under_others_is_said_in_words() {
+    let said = |text: &str| match check("stack", text) {
+        Verdict::Invalid { counterexample } => {
+            (counterexample.message, counterexample.details, counterexample.operations.len())
+        }
+        other => panic!("{other:?}"),
+    };
+    let call = |process: i64, f: &str, value: &str| {
+        let input = if f == "pop" { "nil" } else { value };
+        format!(
+            "{{:process {process} :type :invoke :f :{f} :value {input}}}
+             {{:process {process} :type :ok :f :{f} :value {value}}}"
+        )
+    };
+    let under = [call(0, "push", "1"), call(0, "push", "2"), call(0, "pop", "1")];
+    let (message, details, operations) = said(&under.join("\n"));
+    assert!(message.contains("from under a value that was pushed later"), "{message}");
+    assert_eq!(details.len(), 2, "{details:?}");
+    assert_eq!(operations, 3);
+    // 3 can't be above 2, which is popped later, and so 2 was pushed before 1 was popped.
+    let (begin, end) = (":type :invoke :f :push :value", ":type :ok :f :push :value");
+    let chain = [
+        format!("{{:process 3 {begin} 3}}"),
+        call(1, "push", "1"),
+        format!("{{:process 2 {begin} 2}} {{:process 3 {end} 3}}"),
+        call(1, "pop", "1"),
+        format!("{{:process 2 {end} 2}}"),
+        call(3, "pop", "3"),
+        call(2, "pop", "2"),
+    ];
+    let (message, details, operations) = said(&chain.join("\n"));
+    assert!(message.contains("none of them can have been below all others"), "{message}");
+    assert_eq!((details.len(), operations), (3, 6), "{details:?}");
+    let empty = [call(0, "push", "1"), call(0, "pop", "nil"), call(0, "pop", "1")];
+    let (message, _, operations) = said(&empty.join("\n"));
+    assert!(message.contains("found nothing"), "{message}");
+    assert_eq!(operations, 3);
+    // A pop that crashed may have taken the value, and then the stack was empty.
+    let crashed = "{:process 7 :type :invoke :f :pop} {:process 7 :type :info :f :pop}";
+    assert!(check("stack", &format!("{crashed} {}", empty[..2].join("\n"))).is_valid());
 }
 
 #[test]
