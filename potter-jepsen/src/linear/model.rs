@@ -53,7 +53,8 @@ pub type Merge<S> = Box<dyn Fn(S) -> S>;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Role {
-    /// None of these: the searches decide.
+    /// None of these: the searches decide. Only on a stack, one that crashed is left out first, and
+    /// the searches are asked if nothing explains the rest.
     Other,
     /// Sets a register.
     Write(Value),
