@@ -304,7 +304,7 @@ fn stacks_that_are_queues_at_times_agree_with_all_orders() {
 /// Too large for all orders; the search knows nothing of the monitor.
 #[test]
 fn stacks_of_many_values_agree_with_the_search() {
-    let (mut valid, mut invalid) = (0, 0);
+    let (mut valid, mut invalid, mut too_large) = (0, 0, 0);
     for case in 0..cases() / 5 {
         let mut random = Random::new(21 << 32 | case);
         let clients = 2 + random.below(3);
@@ -327,12 +327,18 @@ fn stacks_of_many_values_agree_with_the_search() {
             checker.check(&history, &Budget::default()).unwrap().verdict
         };
         let (monitor, search) = (check(Algorithm::Auto), check(Algorithm::JustInTime));
-        assert!(!monitor.is_unknown() && !search.is_unknown(), "case {case}");
+        assert!(!monitor.is_unknown(), "case {case}: {monitor:#?}");
+        if search.is_unknown() {
+            // For the search, at its limit of time or memory; not for the monitor.
+            too_large += 1;
+            continue;
+        }
         let same = monitor.is_valid() == search.is_valid();
         assert!(same, "case {case}: {monitor:#?}\n{}", history.to_edn());
         if monitor.is_valid() { valid += 1 } else { invalid += 1 }
     }
     assert!(valid * 10 > cases() / 5 && invalid * 10 > cases() / 5, "{valid}, {invalid}");
+    assert!(too_large * 100 <= cases() / 5, "{too_large}");
 }
 
 /// An unordered queue as one object: all elements together, sorted.
