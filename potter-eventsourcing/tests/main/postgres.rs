@@ -194,13 +194,19 @@ async fn no_event_lost(postgres: support::PostgresDatabase) {
     let running = Arc::new(AtomicBool::new(true));
     let committed = Arc::new(AtomicU64::new(0));
     let tail = |store: Arc<dyn EventStore>| {
-        let running = Arc::clone(&running);
+        let (running, committed) = (Arc::clone(&running), Arc::clone(&committed));
         tokio::spawn(async move {
             let mut reader = Reader { store: &store, seen: Vec::new() };
             while running.load(Ordering::SeqCst) {
                 reader.go_on().await;
             }
-            // The writers have ended: one look finds the rest.
+            // The writers have ended; what they dropped is rolled back a moment later, and until then
+            // it may hold up what is behind it. What was passed would never come.
+            let begun = Instant::now();
+            let all = committed.load(Ordering::SeqCst);
+            while (reader.seen.len() as u64) < all && begun.elapsed() < Duration::from_secs(30) {
+                reader.go_on().await;
+            }
             reader.go_on().await;
             reader.seen
         })

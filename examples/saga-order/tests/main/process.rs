@@ -97,10 +97,6 @@ impl Process {
         None
     }
 
-    pub(crate) fn log(&self) -> Vec<Value> {
-        self.log.lock().unwrap().clone()
-    }
-
     pub(crate) fn log_lines(&self, message: &str) -> Vec<Value> {
         let log = self.log.lock().unwrap();
         log.iter().filter(|line| line["message"] == message).cloned().collect()
