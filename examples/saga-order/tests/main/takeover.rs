@@ -60,6 +60,7 @@ fn a_paused_process_writes_nothing_for_the_sagas_that_it_lost() {
     assert!(tried, "in five rounds no late write was tried");
 }
 
+#[expect(clippy::print_stdout, reason = "the figures, with --nocapture")]
 fn late_writes_are_refused() -> usize {
     let place = Place::postgres();
     let (paused, other) = (Process::start(&place, &LEASE), Process::start(&place, &LEASE));
