@@ -20,7 +20,7 @@ clickhouse_version() {
 clickhouse_bin() {
     local bin version
     for bin in "${POTTER_CLICKHOUSE:-}" "$(command -v clickhouse-server || true)" "$(command -v clickhouse || true)"; do
-        [ -n "$bin" ] && [ -x "$bin" ] || continue
+        if [ -z "$bin" ] || [ ! -x "$bin" ]; then continue; fi
         version=$(clickhouse_version "$bin")
         version=${version%%.*}
         if [ "${version:-0}" -ge "$CLICKHOUSE_MIN" ]; then
@@ -104,11 +104,6 @@ clickhouse_answers() {
     esac
 }
 
-clickhouse_running() {
-    local home
-    home=$(engine_home_if_any clickhouse) && daemon_pid "$home" >/dev/null && clickhouse_answers "$home"
-}
-
 clickhouse_config() {
     cat >"$1/config.xml" <<CONF
 <clickhouse>
@@ -134,7 +129,6 @@ clickhouse_config() {
 CONF
 }
 
-# clickhouse_start BIN HOME PORT: as mongodb_start.
 clickhouse_start() {
     local bin=$1 home=$2 port=$3
     mkdir -p "$home/data"
@@ -149,73 +143,17 @@ clickhouse_start() {
         set -- "$bin" server --config-file="$home/config.xml"
         ;;
     esac
-    (
-        cd /
-        exec 9>&- </dev/null >>"$SERVICES_DIR/clickhouse.log" 2>&1
-        set -m
-        "$@" &
-        printf '%s\n' "$!" >"$home/pid"
-    )
+    daemon_spawn clickhouse "$home" "$@"
 }
 
 clickhouse_up() {
-    local bin home port attempt i
+    local bin
     bin=$(clickhouse_bin) ||
         die "neither ClickHouse $CLICKHOUSE_MIN nor chdb-core is there: run scripts/services install clickhouse"
-    if clickhouse_running; then
-        return
-    fi
-    home=$(engine_home clickhouse '')
-    # A process that lives but does not answer is in the way.
-    daemon_stop clickhouse "$home"
-    # Data of another version may not be readable.
-    if [ "$(cat "$home/kind" 2>/dev/null)" != "$(clickhouse_kind "$bin")" ]; then
-        rm -rf "$home/data"
-        clickhouse_kind "$bin" >"$home/kind"
-    fi
-    # As for mongodb. The engine takes some seconds to load.
-    for attempt in 1 2 3 4 5; do
-        if [ "$attempt" -gt 2 ] || [ ! -s "$home/port" ]; then
-            free_port >"$home/port"
-        fi
-        port=$(cat "$home/port")
-        if ! clickhouse_answers "$home"; then
-            clickhouse_start "$bin" "$home" "$port"
-            for ((i = 0; i < 600; i++)); do
-                daemon_pid "$home" >/dev/null || break
-                ! clickhouse_answers "$home" || break
-                sleep 0.1
-            done
-            sleep 1
-            ! clickhouse_running || break
-        fi
-        daemon_stop clickhouse "$home"
-        if [ "$attempt" -eq 5 ]; then
-            tail -n 20 "$SERVICES_DIR/clickhouse.log" >&2
-            die "clickhouse did not start, see $SERVICES_DIR/clickhouse.log"
-        fi
-    done
-    say "clickhouse: started $(cat "$home/kind") on 127.0.0.1:$port"
+    daemon_up clickhouse "$bin"
 }
 
-clickhouse_status() {
-    local home pid
-    if ! clickhouse_bin >/dev/null; then
-        echo "clickhouse: not installed (scripts/services install clickhouse)"
-    elif ! home=$(engine_home_if_any clickhouse) || ! pid=$(daemon_pid "$home"); then
-        echo "clickhouse: stopped"
-    elif ! clickhouse_answers "$home"; then
-        echo "clickhouse: pid $pid runs but does not answer, see $SERVICES_DIR/clickhouse.log"
-    else
-        echo "clickhouse: running, $(clickhouse_url "$(cat "$home/port")"), pid $pid, $(cat "$home/kind"), data $home/data"
-        return 0
-    fi
-    return 3
-}
-
-clickhouse_env() {
-    clickhouse_running || die "clickhouse does not run: scripts/services up clickhouse"
-    echo "export POTTER_TEST_CLICKHOUSE_URL=$(clickhouse_url "$(cat "$(engine_home_if_any clickhouse)/port")")"
-}
-
+clickhouse_running() { daemon_running clickhouse; }
+clickhouse_status() { daemon_status clickhouse; }
+clickhouse_env() { daemon_env clickhouse POTTER_TEST_CLICKHOUSE_URL; }
 clickhouse_down() { daemon_down clickhouse; }

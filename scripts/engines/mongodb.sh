@@ -64,17 +64,18 @@ ferretdb_build() (
     export GOPATH=$dir/go GOCACHE=$dir/cache GOFLAGS=-modcacherw GO111MODULE=on CGO_ENABLED=0
     go=$(go_for_ferretdb "$go" "$dir")
     say "building FerretDB $FERRETDB_VERSION: two minutes or three, downloads 150 MB at most"
-    mkdir "$dir/empty"
-    cd "$dir/empty"
-    "$go" mod download "github.com/FerretDB/FerretDB@$FERRETDB_VERSION" >&2
+    # Whoever calls it tests it, so that bash goes on after an error here unless told not to.
+    mkdir "$dir/empty" && cd "$dir/empty" || exit 1
+    "$go" mod download "github.com/FerretDB/FerretDB@$FERRETDB_VERSION" >&2 || exit 1
     # A copy, because the program wants its version in a file that the module does not have:
     # without it, it panics at start.
-    cp -R "$dir/go/pkg/mod/github.com/!ferret!d!b/!ferret!d!b@$FERRETDB_VERSION" "$dir/source"
-    printf '%s\n' "$FERRETDB_VERSION" >"$dir/source/build/version/version.txt"
-    cd "$dir/source"
-    "$go" build -buildvcs=false -trimpath -ldflags '-s -w' -o "$dir/ferretdb" ./cmd/ferretdb >&2
-    "$dir/ferretdb" --version >/dev/null
-    mv "$dir/ferretdb" "$target"
+    cp -R "$dir/go/pkg/mod/github.com/!ferret!d!b/!ferret!d!b@$FERRETDB_VERSION" "$dir/source" || exit 1
+    printf '%s\n' "$FERRETDB_VERSION" >"$dir/source/build/version/version.txt" || exit 1
+    cd "$dir/source" || exit 1
+    "$go" build -buildvcs=false -trimpath -ldflags '-s -w' -o "$dir/ferretdb" ./cmd/ferretdb >&2 ||
+        exit 1
+    "$dir/ferretdb" --version >/dev/null &&
+        mv "$dir/ferretdb" "$target"
 )
 
 mongodb_install() {
@@ -115,6 +116,7 @@ mongodb_answers() {
     answer=$(
         exec 2>/dev/null
         exec 3<>"/dev/tcp/127.0.0.1/$port" || exit 1
+        # shellcheck disable=SC2016 # a dollar is a dollar
         printf '\63\0\0\0\1\0\0\0\0\0\0\0\335\7\0\0\0\0\0\0\0\36\0\0\0\20ping\0\1\0\0\0\2$db\0\6\0\0\0admin\0\0' >&3
         # The length comes first. It is a small answer.
         length=$($limit head -c 4 <&3 | od -An -tu4 | tr -d ' ') || exit 1
@@ -128,13 +130,6 @@ mongodb_answers() {
     esac
 }
 
-mongodb_running() {
-    local home
-    home=$(engine_home_if_any mongodb) && daemon_pid "$home" >/dev/null && mongodb_answers "$home"
-}
-
-# mongodb_start BIN HOME PORT: in the background, its process id in HOME/pid. None of its files but
-# the log is outside of HOME; it gets no descriptor of ours, above all not that of the lock.
 mongodb_start() {
     local bin=$1 home=$2 port=$3
     mkdir -p "$home/data" "$home/state"
@@ -147,75 +142,16 @@ mongodb_start() {
         set -- "$bin" --dbpath "$home/data" --port "$port" --bind_ip 127.0.0.1 --nounixsocket
         ;;
     esac
-    (
-        cd /
-        exec 9>&- </dev/null >>"$SERVICES_DIR/mongodb.log" 2>&1
-        # In a group of its own: a Ctrl-C is for the tests, which stop the servers themselves.
-        set -m
-        "$@" &
-        printf '%s\n' "$!" >"$home/pid"
-    )
+    daemon_spawn mongodb "$home" "$@"
 }
 
 mongodb_up() {
-    local bin home port attempt i
+    local bin
     bin=$(mongodb_bin) || die "neither mongod nor FerretDB is there: run scripts/services install mongodb"
-    if mongodb_running; then
-        return
-    fi
-    home=$(engine_home mongodb '')
-    # A process that lives but does not answer is in the way.
-    daemon_stop mongodb "$home"
-    # Data of the other kind can't be read.
-    if [ "$(cat "$home/kind" 2>/dev/null)" != "$(mongodb_kind "$bin")" ]; then
-        rm -rf "$home/data" "$home/state"
-        mongodb_kind "$bin" >"$home/kind"
-    fi
-    # Somebody else may take the port. It stays the same for a while, so that URLs already handed
-    # out stay true.
-    for attempt in 1 2 3 4 5; do
-        if [ "$attempt" -gt 2 ] || [ ! -s "$home/port" ]; then
-            free_port >"$home/port"
-        fi
-        port=$(cat "$home/port")
-        if ! mongodb_answers "$home"; then
-            mongodb_start "$bin" "$home" "$port"
-            for ((i = 0; i < 300; i++)); do
-                daemon_pid "$home" >/dev/null || break
-                ! mongodb_answers "$home" || break
-                sleep 0.1
-            done
-            # Whoever lost the race for the port is dead a moment later.
-            sleep 1
-            ! mongodb_running || break
-        fi
-        daemon_stop mongodb "$home"
-        if [ "$attempt" -eq 5 ]; then
-            tail -n 20 "$SERVICES_DIR/mongodb.log" >&2
-            die "mongodb did not start, see $SERVICES_DIR/mongodb.log"
-        fi
-    done
-    say "mongodb: started $(cat "$home/kind") on 127.0.0.1:$port"
+    daemon_up mongodb "$bin"
 }
 
-mongodb_status() {
-    local home pid
-    if ! mongodb_bin >/dev/null; then
-        echo "mongodb: not installed (scripts/services install mongodb)"
-    elif ! home=$(engine_home_if_any mongodb) || ! pid=$(daemon_pid "$home"); then
-        echo "mongodb: stopped"
-    elif ! mongodb_answers "$home"; then
-        echo "mongodb: pid $pid runs but does not answer, see $SERVICES_DIR/mongodb.log"
-    else
-        echo "mongodb: running, $(mongodb_url "$(cat "$home/port")"), pid $pid, $(cat "$home/kind"), data $home/data"
-        return 0
-    fi
-    return 3
-}
-
-mongodb_env() {
-    mongodb_running || die "mongodb does not run: scripts/services up mongodb"
-    echo "export POTTER_TEST_MONGO_URL=$(mongodb_url "$(cat "$(engine_home_if_any mongodb)/port")")"
-}
-
+mongodb_running() { daemon_running mongodb; }
+mongodb_status() { daemon_status mongodb; }
+mongodb_env() { daemon_env mongodb POTTER_TEST_MONGO_URL; }
 mongodb_down() { daemon_down mongodb; }

@@ -10,7 +10,7 @@ redis_bin() {
     local bin version
     for bin in "${POTTER_REDIS:-}" "$(command -v redis-server || true)" \
         "$(command -v valkey-server || true)" "$(command -v redis-check-rdb || true)"; do
-        [ -n "$bin" ] && [ -x "$bin" ] || continue
+        if [ -z "$bin" ] || [ ! -x "$bin" ]; then continue; fi
         version=$(redis_version "$bin")
         version=${version%%.*}
         if [ "${version:-0}" -ge "$REDIS_MIN" ]; then
@@ -26,6 +26,10 @@ redis_bin() {
 redis_version() {
     (exec -a "$(redis_name "$1")" "$1" --version) 2>/dev/null |
         sed -n 's/^[A-Za-z]* server v=\([0-9][0-9.]*\).*/\1/p'
+}
+
+redis_kind() {
+    printf 'Redis %s\n' "$(redis_version "$1")"
 }
 
 # redis_name BIN: the name under which it is the server.
@@ -80,80 +84,23 @@ redis_answers() {
     [ "$answer" = +PONG ]
 }
 
-redis_running() {
-    local home
-    home=$(engine_home_if_any redis) && daemon_pid "$home" >/dev/null && redis_answers "$home"
+redis_start() {
+    # Nothing is kept on disk. With its title left alone, its command line shows whose it is.
+    daemon_spawn redis "$2" redis_exec "$1" --port "$3" --bind 127.0.0.1 --save '' \
+        --appendonly no --dir "$2/" --set-proc-title no
 }
 
-# redis_start BIN HOME PORT: in the background, its process id in HOME/pid.
-redis_start() {
-    local bin=$1 home=$2 port=$3
-    (
-        cd /
-        exec 9>&- </dev/null >>"$SERVICES_DIR/redis.log" 2>&1
-        # In a group of its own: a Ctrl-C is for the tests, which stop the servers themselves.
-        set -m
-        # Nothing is kept on disk. With its title left alone, its command line shows whose it is.
-        (exec -a "$(redis_name "$bin")" "$bin" --port "$port" --bind 127.0.0.1 --save '' \
-            --appendonly no --dir "$home/" --set-proc-title no) &
-        printf '%s\n' "$!" >"$home/pid"
-    )
+redis_exec() {
+    exec -a "$(redis_name "$1")" "$@"
 }
 
 redis_up() {
-    local bin home port attempt i
+    local bin
     bin=$(redis_bin) || die "Redis $REDIS_MIN or later is missing: run scripts/services install redis"
-    if redis_running; then
-        return
-    fi
-    home=$(engine_home redis '')
-    # A process that lives but does not answer is in the way.
-    daemon_stop redis "$home"
-    # Somebody else may take the port. It stays the same for a while, so that URLs already handed
-    # out stay true.
-    for attempt in 1 2 3 4 5; do
-        if [ "$attempt" -gt 2 ] || [ ! -s "$home/port" ]; then
-            free_port >"$home/port"
-        fi
-        port=$(cat "$home/port")
-        if ! redis_answers "$home"; then
-            redis_start "$bin" "$home" "$port"
-            for ((i = 0; i < 300; i++)); do
-                daemon_pid "$home" >/dev/null || break
-                ! redis_answers "$home" || break
-                sleep 0.1
-            done
-            # Whoever lost the race for the port is dead a moment later.
-            sleep 0.5
-            ! redis_running || break
-        fi
-        daemon_stop redis "$home"
-        if [ "$attempt" -eq 5 ]; then
-            tail -n 20 "$SERVICES_DIR/redis.log" >&2
-            die "redis did not start, see $SERVICES_DIR/redis.log"
-        fi
-    done
-    say "redis: started $(redis_version "$bin") on 127.0.0.1:$port"
+    daemon_up redis "$bin"
 }
 
-redis_status() {
-    local bin home pid
-    if ! bin=$(redis_bin); then
-        echo "redis: not installed (scripts/services install redis)"
-    elif ! home=$(engine_home_if_any redis) || ! pid=$(daemon_pid "$home"); then
-        echo "redis: stopped"
-    elif ! redis_answers "$home"; then
-        echo "redis: pid $pid runs but does not answer, see $SERVICES_DIR/redis.log"
-    else
-        echo "redis: running, $(redis_url "$(cat "$home/port")"), pid $pid, version $(redis_version "$bin")"
-        return 0
-    fi
-    return 3
-}
-
-redis_env() {
-    redis_running || die "redis does not run: scripts/services up redis"
-    echo "export POTTER_TEST_REDIS_URL=$(redis_url "$(cat "$(engine_home_if_any redis)/port")")"
-}
-
+redis_running() { daemon_running redis; }
+redis_status() { daemon_status redis; }
+redis_env() { daemon_env redis POTTER_TEST_REDIS_URL; }
 redis_down() { daemon_down redis; }
