@@ -63,6 +63,8 @@ struct Sqlite {
 #[derive(Clone, Debug)]
 struct Postgres {
     connections: warm::Warm<sqlx::Postgres>,
+    /// One, for [`Database::reserved`].
+    reserved: warm::Warm<sqlx::Postgres>,
     /// For users who go past us; it opens nothing until then.
     driver: sqlx::PgPool,
 }
@@ -134,6 +136,24 @@ impl Database {
             Inner::Postgres(postgres) => tx::begin_postgres(&postgres.connections).await?,
         };
         Ok(self.adopt(tx))
+    }
+
+    /// The same database through one connection of its own, which the users of this handle can't
+    /// take: for heartbeats and other short statements that must get through while all
+    /// connections wait inside of transactions. It has one user at a time, so nothing on it may
+    /// wait for a lock, and no transaction may stay open on it.
+    ///
+    /// PostgreSQL: one connection above [`DatabaseOptions::max_connections`], opened when it is
+    /// first used. SQLite and memory have one writer, whoever asks: the same handle again.
+    #[must_use]
+    pub fn reserved(&self) -> Self {
+        #[cfg_attr(not(feature = "postgres"), allow(unused_mut, reason = "for PostgreSQL"))]
+        let mut database = self.clone();
+        #[cfg(feature = "postgres")]
+        if let Inner::Postgres(postgres) = &mut database.inner {
+            postgres.connections = postgres.reserved.clone();
+        }
+        database
     }
 
     /// Makes a transaction that was begun with the driver write to this database's tables, if
@@ -302,6 +322,7 @@ impl Database {
             Inner::Postgres(postgres) => {
                 postgres.driver.close().await;
                 postgres.connections.close().await;
+                postgres.reserved.close().await;
             }
         }
     }

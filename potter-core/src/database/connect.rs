@@ -45,8 +45,8 @@ impl DatabaseOptions {
         Self::default()
     }
 
-    /// The most connections (at least 1). The driver's own pool that [`Database::postgres`] gives
-    /// opens as many more, when it is used.
+    /// The most connections (at least 1). [`Database::reserved`] opens one more, the driver's own
+    /// pool that [`Database::postgres`] gives as many more, each when it is used.
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.connections_max = connections.max(1);
@@ -206,9 +206,10 @@ impl DatabaseOptions {
             .max_connections(self.connections_max)
             .acquire_timeout(self.acquire_timeout)
             .connect_lazy_with(options.clone());
-        let connections =
-            Warm::<sqlx::Postgres>::new(options, self.connections_max, self.acquire_timeout, true);
-        let inner = Inner::Postgres(super::Postgres { connections, driver });
+        let warm =
+            |limit| Warm::<sqlx::Postgres>::new(options.clone(), limit, self.acquire_timeout, true);
+        let (connections, reserved) = (warm(self.connections_max), warm(1));
+        let inner = Inner::Postgres(super::Postgres { connections, reserved, driver });
         Ok(Database { inner, prefix: TablePrefix::default() })
     }
 

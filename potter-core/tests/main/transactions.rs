@@ -114,6 +114,26 @@ async fn refusals_have_their_kind(test: TestDatabase) {
 
 // ------------------------------------------------------------------------------------- PostgreSQL
 
+#[tokio::test]
+async fn the_reserved_connection_is_free_when_no_other_is() {
+    let test = items(TestDatabase::postgres().await).await;
+    let options = DatabaseOptions::new().max_connections(2).acquire_timeout(ms(300));
+    let database = options.connect(test.url()).await.unwrap();
+    let held = (database.begin().await.unwrap(), database.begin().await.unwrap());
+    assert_eq!(database.ping().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let add = "INSERT INTO items (id, n) VALUES ($1, 0)";
+    assert_eq!(database.reserved().execute(add, values![1]).await.unwrap(), 1);
+    // One, however often it is asked for.
+    let tx = database.reserved().begin().await.unwrap();
+    let error = database.reserved().ping().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    drop(tx);
+    drop(held);
+    database.close().await;
+    assert_eq!(database.reserved().ping().await.unwrap_err().kind(), ErrorKind::Closed);
+    test.close().await;
+}
+
 async fn expect_refused_commit(tx: Tx, database: &Database) {
     let error = tx.commit().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");

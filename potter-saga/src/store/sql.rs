@@ -333,7 +333,9 @@ impl SagaStore for SqlSagaStore {
     }
 
     async fn heartbeat(&self, node: Uuid, ttl: Duration) -> Result<()> {
+        // Also while all connections wait inside of steps: who misses it loses its sagas.
         self.database
+            .reserved()
             .execute(
                 Sql::new(
                     "INSERT INTO potter_saga_nodes (id, expires_at)

@@ -1,5 +1,5 @@
 //! A process must not claim a saga that it is running itself: starts go on while a claim is on its
-//! way.
+//! way. And one that is alive keeps its sagas, also while its connections are all taken.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,4 +105,39 @@ async fn a_saga_begun_while_a_claim_is_on_its_way_is_not_claimed(fresh: Fresh) {
 
 on_every_engine! {
     a_saga_begun_while_a_claim_is_on_its_way_is_not_claimed;
+}
+
+/// Steps that all wait at one row take every connection; the lease is renewed all the same.
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_without_a_free_connection_keeps_its_sagas() {
+    const LEASE: Duration = Duration::from_secs(2);
+    let (few, other) = crate::engines::postgres_twice(2).await;
+    let (gate, script) = (Gate::new(), Script::default());
+    let script = script.on("run a", [Act::Gate(gate.clone())]);
+    let node = |store| {
+        let builder = Orchestrator::builder(store).lease_ttl(LEASE);
+        builder.register(&Three::new(&script)).unwrap().build()
+    };
+    let (busy, other) = (node(store(&few).await), node(store(&other).await));
+    let running = busy.spawn().await.unwrap();
+    let started = busy.start::<Three>(&1).await.unwrap();
+    gate.entered().await;
+
+    let mut held = Vec::new();
+    while let Ok(tx) = few.database.begin().await {
+        held.push(tx);
+    }
+    assert_eq!(held.len(), 2, "all of them, and the step holds none");
+    let watching = other.spawn().await.unwrap();
+    tokio::time::sleep(3 * LEASE).await;
+    assert_eq!(other.get(started.id).await.unwrap().fence, 1, "nobody took it over");
+
+    drop(held);
+    gate.leave.add_permits(1);
+    let limit = Duration::from_secs(20);
+    ended(&other.wait(started.id, limit).await.unwrap(), SagaStatus::Completed);
+    assert_eq!(script.journal(), ["run a", "run b", "run c"]);
+    running.shutdown().await.unwrap();
+    watching.shutdown().await.unwrap();
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+#[cfg(feature = "postgres")]
+use potter_core::DatabaseOptions;
 use potter_core::{Database, new_id};
 
 /// A database that goes away with this value.
@@ -23,6 +25,24 @@ pub(crate) async fn sqlite() -> Fresh {
 
 #[cfg(feature = "postgres")]
 pub(crate) async fn postgres() -> Fresh {
+    let database = Database::connect(&postgres_url().await).await.unwrap();
+    Fresh { database, _folder: None }
+}
+
+/// Two handles on one database, the first with so many connections.
+#[cfg(feature = "postgres")]
+pub(crate) async fn postgres_twice(connections: u32) -> (Fresh, Fresh) {
+    let url = postgres_url().await;
+    let few = DatabaseOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(std::time::Duration::from_millis(500));
+    let few = Fresh { database: few.connect(&url).await.unwrap(), _folder: None };
+    (few, Fresh { database: Database::connect(&url).await.unwrap(), _folder: None })
+}
+
+/// Of a new database.
+#[cfg(feature = "postgres")]
+async fn postgres_url() -> String {
     let url = std::env::var("POTTER_TEST_POSTGRES_URL")
         .expect("POTTER_TEST_POSTGRES_URL is not set; run: eval \"$(scripts/services up)\"");
     let server = Database::connect(&url).await.unwrap();
@@ -31,8 +51,7 @@ pub(crate) async fn postgres() -> Fresh {
     sqlx::query(create).execute(server.postgres().unwrap()).await.unwrap();
     server.close().await;
     let (base, _) = url.rsplit_once('/').unwrap();
-    let database = Database::connect(&format!("{base}/{name}")).await.unwrap();
-    Fresh { database, _folder: None }
+    format!("{base}/{name}")
 }
 
 /// Writes the same test for each engine.

@@ -215,10 +215,12 @@ impl Checkpoints for SqlCheckpoints {
     ) -> Result<Membership> {
         let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX / 2);
         let beat = values![worker.projection, worker.id, partition.is_none(), lease];
-        self.database.execute(BEAT, beat).await?;
-        self.database.execute(SWEEP, values![worker.projection]).await?;
+        // Also while all connections wait inside of handlers.
+        let database = self.database.reserved();
+        database.execute(BEAT, beat).await?;
+        database.execute(SWEEP, values![worker.projection]).await?;
         let mut membership = Membership::default();
-        for row in self.database.read(LOOK, values![worker.projection]).await? {
+        for row in database.read(LOOK, values![worker.projection]).await? {
             let late = row.opt_bool("late")?.unwrap_or(false);
             membership.state = match ProjectionState::of(&row.text("state")?) {
                 ProjectionState::Switching if late => ProjectionState::Running,
