@@ -21,6 +21,8 @@ const PRIMARY: &str = "postgres-primary";
 const REPLICA: &str = "postgres-replica";
 const REACHED_WITHIN: Duration = Duration::from_secs(5);
 const REPLICAS_MAX: usize = 8;
+/// Of the primary, where a test wants to fill it; in memory.
+const DISK_BYTES: u64 = 1 << 30;
 /// How long a process of a test gets for an orderly end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -98,14 +100,15 @@ pub(crate) struct Environment {
     pub(crate) processes: Arc<Processes>,
     pub(crate) nemesis: Arc<Composed>,
     cluster: Option<PostgresCluster>,
-    clocks: bool,
+    made_for: Needs,
 }
 
 impl Environment {
-    async fn private(journal: &Arc<Journal>, clocks: bool) -> Result<Self, StartError> {
+    async fn private(journal: &Arc<Journal>, needs: Needs) -> Result<Self, StartError> {
         let directory = std::env::temp_dir().join(format!("potter-consistency-{}", new_id()));
         let mut options = PostgresOptions::default();
-        options.clocks = clocks;
+        options.clocks = needs == Needs::Clocks;
+        options.disk = (needs == Needs::Disk).then_some(DISK_BYTES);
         let cluster = PostgresCluster::new(Arc::clone(journal), directory, options).await?;
         let nodes = match cluster.launch().await {
             Ok(nodes) => nodes,
@@ -120,7 +123,7 @@ impl Environment {
             processes: Arc::clone(cluster.processes()),
             nemesis: cluster.nemesis()?,
             cluster: Some(cluster),
-            clocks,
+            made_for: needs,
         })
     }
 
@@ -142,7 +145,7 @@ impl Environment {
         let parts: [Arc<dyn Nemesis>; 2] = [Arc::clone(&network) as _, Arc::clone(&processes) as _];
         let nemesis = compose(parts)?;
         let (nemesis, cluster) = (Arc::new(nemesis), None);
-        Ok(Self { nodes, network, processes, nemesis, cluster, clocks: false })
+        Ok(Self { nodes, network, processes, nemesis, cluster, made_for: Needs::Network })
     }
 
     /// The servers' names, the primary first.
@@ -235,25 +238,29 @@ impl Environments {
         if !self.is_private() && needs != Needs::Network {
             return Err(
                 "the servers of PRIMARY_DATABASE_URL are not this program's: it can't kill \
-                        them or change their clocks. Unset the variable to test a private server"
+                        them, change their clocks or fill their disks. Unset the variable to test a private server"
                     .into(),
             );
         }
         let mut current = self.current.lock().await;
         if let Some(environment) = current.as_ref() {
-            if needs != Needs::Clocks || environment.clocks {
+            // A disk that can be filled is small: a test that does not fill it might do so by itself.
+            let too_small = environment.made_for == Needs::Disk && needs != Needs::Disk;
+            if environment.made_for.covers(needs) && !(too_small && may_replace) {
                 return Ok(Arc::clone(environment));
             }
             if !may_replace {
-                return Err("the clocks of the servers that run now can't be changed, and a test \
-                            uses them: ask again when it has ended"
-                    .into());
+                return Err(
+                    "the servers that run now were not started for this (their clocks can't \
+                            be changed), and a test uses them: ask again when it has ended"
+                        .into(),
+                );
             }
             environment.end().await?;
             *current = None;
         }
         let environment = if self.is_private() {
-            Environment::private(&self.journal, needs == Needs::Clocks).await?
+            Environment::private(&self.journal, needs).await?
         } else {
             Environment::external(&self.journal, &self.external).await?
         };

@@ -18,6 +18,15 @@ pub(crate) enum Needs {
     Processes,
     /// The same, with clocks that can be wrong.
     Clocks,
+    /// The same, with a disk for the primary's data that can be filled.
+    Disk,
+}
+
+impl Needs {
+    /// Whether servers that were started for `self` have what `other` needs.
+    pub(crate) fn covers(self, other: Self) -> bool {
+        self == other || matches!(other, Self::Network | Self::Processes)
+    }
 }
 
 /// A nemesis as it is asked for.
@@ -29,7 +38,7 @@ pub(crate) struct Named {
     pub(crate) needs: Needs,
 }
 
-pub(crate) const ALL: [Named; 12] = [
+pub(crate) const ALL: [Named; 13] = [
     Named { name: "none", aliases: &[], about: "No faults.", needs: Needs::Network },
     Named {
         name: "network_partition",
@@ -90,6 +99,12 @@ pub(crate) const ALL: [Named; 12] = [
         aliases: &["clock", "clock_skewed"],
         about: "The servers' clocks jump by up to five minutes.",
         needs: Needs::Clocks,
+    },
+    Named {
+        name: "disk_full",
+        aliases: &["full_disk", "disk"],
+        about: "The disk of the primary's data has no room: it refuses writes, or dies of it.",
+        needs: Needs::Disk,
     },
     Named {
         name: "mixed",
@@ -156,6 +171,7 @@ pub(crate) fn of(name: &str, victims: &Victims) -> Vec<Fault> {
         "clock_skew" => [-300, -30, 30, 300]
             .map(|seconds| Fault::new("clock-skew").param("seconds", Value::Int(seconds)))
             .into(),
+        "disk_full" => vec![Fault::new("disk-full")],
         "mixed" => {
             let mut all = partitions(servers);
             all.extend(each("kill"));

@@ -15,7 +15,7 @@ use jepsen_workloads::Orchestrators;
 use potter_core::Database;
 use potter_jepsen::generator::fault_windows;
 use potter_jepsen::nemesis::{Nemesis, ProcessCommand};
-use potter_jepsen::runner::{Phase, Progress, Run, Running, Test};
+use potter_jepsen::runner::{FaultNotes, Phase, Progress, Run, Running, Test};
 use potter_jepsen::{Budget, ErrorKind, report};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +39,7 @@ const WRITE_LOG: Duration = Duration::from_millis(300);
 struct Live {
     progress: watch::Receiver<Progress>,
     cancel: Box<dyn Fn() + Send + Sync>,
+    notes: FaultNotes,
 }
 
 /// The queue and what runs now.
@@ -87,6 +88,11 @@ impl Runs {
             Some(live) => (live.cancel)(),
             None => *lock(&self.stop_early) = Some(id.to_owned()),
         }
+    }
+
+    /// Tells the test that runs, if any, of what a request did to its system.
+    pub(crate) fn note(&self, tell: impl Fn(&FaultNotes)) {
+        self.live().values().for_each(|live| tell(&live.notes));
     }
 
     /// The test that runs now.
@@ -228,7 +234,8 @@ impl Runs {
         stop: &CancellationToken,
     ) -> Result<Option<Run>, StartError> {
         let mut progress = running.progress();
-        let live = Live { progress: progress.clone(), cancel: Box::new(running.canceller()) };
+        let (cancel, notes) = (Box::new(running.canceller()), running.fault_notes());
+        let live = Live { progress: progress.clone(), cancel, notes };
         self.live().insert(id.to_owned(), live);
         let mut stopping = false;
         let ended = loop {

@@ -58,7 +58,7 @@ pub use op::Op;
 pub use outcome::Run;
 pub use progress::{Phase, Progress};
 pub use store::{read_history, write_history};
-pub use test::{Running, Test, TestBuilder};
+pub use test::{FaultNotes, Running, Test, TestBuilder};
 pub use workload::Workload;
 
 pub(crate) use interpreter::{Interpreter, Step};

@@ -1,5 +1,5 @@
-//! Faults by hand: on the system under test, beside what a test does to it. The end of a test's fault
-//! heals them too.
+//! Faults by hand: on the system under test, beside what a test does to it. They are in the history of
+//! the test that runs, and the end of one of its own faults heals them too.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,9 @@ use axum::response::Response;
 use examples_common::{IdempotencyKey, JsonBody, Problem};
 use futures::future::BoxFuture;
 use potter_jepsen::Value;
-use potter_jepsen::nemesis::{Clocks, Fault, Healed, Injected, Namespaces, Nemesis as _, Probe};
+use potter_jepsen::nemesis::{
+    Clocks, Disk, Fault, Healed, Injected, Namespaces, Nemesis as _, Probe,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -36,6 +38,12 @@ impl Effect {
     fn injected(status: &'static str, nodes: Vec<String>, injected: Injected) -> Self {
         let Injected { verified, detail, .. } = injected;
         Self { status, nodes, verified, detail }
+    }
+
+    /// Done by hand, and told to the test that runs.
+    fn told(service: &Service, status: &'static str, fault: Fault, injected: Injected) -> Self {
+        service.runs.note(|notes| notes.injected(fault.clone(), injected.clone()));
+        Self::injected(status, fault.targets, injected)
     }
 
     fn healed(nodes: Vec<String>, healed: Healed) -> Self {
@@ -82,7 +90,7 @@ pub(super) struct NemesisList {
 pub(super) async fn list(State(service): State<Service>) -> Json<NemesisList> {
     let environments = &service.runs.environments;
     let place = environments.journal.path().parent().map(Path::to_owned).unwrap_or_default();
-    let clocks = clocks_available(&place).await;
+    let clocks = reason(Clocks::available(&place).await);
     let view = |named: &'static faults::Named| {
         let reason = match named.needs {
             Needs::Network => None,
@@ -90,6 +98,7 @@ pub(super) async fn list(State(service): State<Service>) -> Json<NemesisList> {
                 Some("the servers of PRIMARY_DATABASE_URL are not this program's".to_owned())
             }
             Needs::Clocks => clocks.clone(),
+            Needs::Disk => reason(Disk::can_mount()),
             Needs::Processes => None,
         };
         NemesisView {
@@ -107,9 +116,9 @@ pub(super) async fn list(State(service): State<Service>) -> Json<NemesisList> {
     Json(NemesisList { nemesis, in_effect, network_namespaces, total })
 }
 
-/// Why clocks can't be changed, if they can't.
-async fn clocks_available(place: &Path) -> Option<String> {
-    match Clocks::available(place).await {
+/// Why it can't work here, if it can't.
+fn reason(probe: Probe) -> Option<String> {
+    match probe {
         Probe::Available => None,
         Probe::Unavailable(reason) => Some(reason),
     }
@@ -158,7 +167,7 @@ pub(super) async fn partition(
             fault = fault.param("seed", Value::Int(seed));
         }
         let injected = environment.network.inject(&fault).await.map_err(|e| problem(&e))?;
-        Ok(Effect::injected("partitioned", nodes, injected))
+        Ok(Effect::told(&service, "partitioned", fault, injected))
     });
     service.remembered.once("partition", &key, &request, work).await
 }
@@ -186,6 +195,7 @@ async fn undo(
             return Ok(Effect::healed(Vec::new(), Healed::verified("there was no fault")));
         };
         let healed = heal(&environment).await.map_err(|error| problem(&error))?;
+        service.runs.note(|notes| notes.healed(healed.clone()));
         Ok(Effect::healed(environment.servers(), healed))
     });
     service.remembered.once(scope, key, &(), work).await
@@ -229,7 +239,7 @@ pub(super) async fn kill(
         let (environment, name) = owned(&service, &request.process).await?;
         let killed = environment.processes.kill(&name).await.map_err(|error| problem(&error))?;
         let status = if killed.verified { "killed" } else { "not_running" };
-        Ok(Effect::injected(status, vec![name], killed))
+        Ok(Effect::told(&service, status, Fault::new("kill").target(name), killed))
     });
     service.remembered.once("kill", &key, &request, work).await
 }
@@ -305,7 +315,7 @@ pub(super) async fn skew(
         }
         let fault = Fault::new("clock-skew").targets(&nodes).param("seconds", Value::Int(seconds));
         let injected = environment.nemesis.inject(&fault).await.map_err(|e| problem(&e))?;
-        Ok(Effect::injected("skewed", nodes, injected))
+        Ok(Effect::told(&service, "skewed", fault, injected))
     });
     service.remembered.once("skew", &key, &request, work).await
 }

@@ -10,6 +10,7 @@
 //! | `postgres-primary` | the first node |
 //! | `postgres-replica`, `postgres-replica-2`, … | hot standbys that follow it asynchronously |
 
+mod disk;
 mod install;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -19,11 +20,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::disk::DataDisk;
 use self::install::{Install, ServerUser};
 use crate::error::{Error, ErrorKind, Result};
 use crate::nemesis::{
     Clocks, Composed, Journal, Nemesis, ProcessCommand, Processes, ProxyNetwork, Ready, Stop,
-    compose,
+    blocking, compose,
 };
 use crate::runner::{Db, Failure, Node};
 
@@ -42,6 +44,10 @@ pub struct PostgresOptions {
     pub replicas: usize,
     /// Their clocks can be skewed. Needs `libfaketime`.
     pub clocks: bool,
+    /// The primary's data is on a disk of so many bytes (at least 256 MiB) that can be filled. It is
+    /// a file system in memory: what is on it takes memory, and a full one takes all of it. Needs
+    /// root.
+    pub disk: Option<u64>,
     /// More settings of `postgresql.conf`, for all nodes.
     pub settings: Vec<(String, String)>,
     /// Seed of the network's jitter and losses.
@@ -50,7 +56,7 @@ pub struct PostgresOptions {
 
 impl Default for PostgresOptions {
     fn default() -> Self {
-        Self { replicas: 1, clocks: false, settings: Vec::new(), seed: 0 }
+        Self { replicas: 1, clocks: false, disk: None, settings: Vec::new(), seed: 0 }
     }
 }
 
@@ -66,6 +72,13 @@ impl PostgresOptions {
     #[must_use]
     pub fn clocks(mut self) -> Self {
         self.clocks = true;
+        self
+    }
+
+    /// The same with a disk of so many bytes for the primary's data; see [`Self::disk`].
+    #[must_use]
+    pub fn disk(mut self, bytes: u64) -> Self {
+        self.disk = Some(bytes);
         self
     }
 
@@ -88,6 +101,7 @@ pub struct PostgresCluster {
     processes: Arc<Processes>,
     network: Arc<ProxyNetwork>,
     clocks: Option<Arc<Clocks>>,
+    disk: Option<Arc<DataDisk>>,
     nodes: Mutex<Vec<Node>>,
 }
 
@@ -97,8 +111,9 @@ impl PostgresCluster {
     /// get there.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when PostgreSQL is not installed, [`ErrorKind::InvalidTest`] for
-    /// more than 8 replicas, [`ErrorKind::Setup`] when the directory can't be made.
+    /// [`ErrorKind::Unavailable`] when PostgreSQL is not installed or a disk can't be mounted,
+    /// [`ErrorKind::InvalidTest`] for more than 8 replicas or too small a disk,
+    /// [`ErrorKind::Setup`] when the directory can't be made.
     pub async fn new(
         journal: Arc<Journal>,
         directory: impl Into<PathBuf>,
@@ -108,6 +123,7 @@ impl PostgresCluster {
             let message = format!("{} replicas; {REPLICAS_MAX} at most", options.replicas);
             return Err(Error::new(ErrorKind::InvalidTest, message));
         }
+        options.disk.map_or(Ok(()), disk::check_size)?;
         let install = Install::find()?;
         let directory = install::make_directory(&journal, &directory.into(), install.user)?;
         let network = ProxyNetwork::new(Arc::clone(&journal), options.seed).await?;
@@ -115,8 +131,12 @@ impl PostgresCluster {
         let clocks = options.clocks.then(|| {
             Arc::new(Clocks::new(Arc::clone(&journal), Arc::clone(&processes), &directory))
         });
+        let disk = options.disk.map(|bytes| {
+            DataDisk::new(&journal, &processes, &directory.join("disk"), bytes).map(Arc::new)
+        });
+        let disk = disk.transpose().inspect_err(|_| _ = install::delete_directory(&directory))?;
         let nodes = Mutex::default();
-        Ok(Self { directory, install, options, processes, network, clocks, nodes })
+        Ok(Self { directory, install, options, processes, network, clocks, disk, nodes })
     }
 
     /// The nodes that clients use, the primary first; none before it was launched.
@@ -139,8 +159,8 @@ impl PostgresCluster {
         self.clocks.as_ref()
     }
 
-    /// Everything that can be done to it: faults of [`Processes`], of [`ProxyNetwork`], and of
-    /// [`Clocks`] if it has them.
+    /// Everything that can be done to it: faults of [`Processes`], of [`ProxyNetwork`], of [`Clocks`]
+    /// if it has them, and `disk-full` if the primary has a disk for it.
     ///
     /// # Errors
     /// None that is expected: no two of them make faults of the same kind.
@@ -149,6 +169,9 @@ impl PostgresCluster {
             vec![Arc::clone(&self.processes) as _, Arc::clone(&self.network) as _];
         if let Some(clocks) = &self.clocks {
             parts.push(Arc::clone(clocks) as _);
+        }
+        if let Some(disk) = &self.disk {
+            parts.push(Arc::clone(disk) as _);
         }
         compose(parts).map(Arc::new)
     }
@@ -159,8 +182,11 @@ impl PostgresCluster {
     /// [`ErrorKind::Setup`] or [`ErrorKind::Fault`] with what the server said.
     pub async fn launch(&self) -> Result<Vec<Node>> {
         let mut nodes = Vec::new();
-        let primary = self.directory.join(PRIMARY);
-        self.install.initdb(&primary).await?;
+        let primary = self.disk.as_ref().map_or(&*self.directory, |disk| disk.path()).join(PRIMARY);
+        self.install.initdb(&primary, self.disk.as_ref().map(|_| disk::WAL_SEGMENT)).await?;
+        if self.disk.is_some() {
+            self.install.thin_log(&primary).await?;
+        }
         let primary_at = self.serve(PRIMARY, &primary).await?;
         nodes.push(self.client_node(PRIMARY, primary_at).await?);
         for number in 1..=self.options.replicas {
@@ -188,6 +214,9 @@ impl PostgresCluster {
             self.processes.stop(&name, PATIENCE).await?;
         }
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        if let Some(disk) = self.disk.clone() {
+            blocking(move || disk.remove()).await?;
+        }
         install::delete_directory(&self.directory)
     }
 
@@ -252,9 +281,12 @@ impl PostgresCluster {
             ("wal_sender_timeout", "5s".into()),
             ("log_line_prefix", "%m [%p] ".into()),
         ];
+        let on_disk = self.disk.iter().flat_map(|_| disk::SETTINGS);
+        let on_disk = on_disk.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let settings = self.options.settings.iter().cloned();
         let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
-        for (name, value) in own.chain(settings) {
+        // The last one that sets a name counts.
+        for (name, value) in own.chain(on_disk).chain(settings) {
             command = command.arg("-c").arg(format!("{name}={value}"));
         }
         if let Some(ServerUser { user, group }) = self.install.user {

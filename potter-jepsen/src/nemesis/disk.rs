@@ -17,6 +17,7 @@ pub const DISK_BYTES_MAX: u64 = 4 << 30;
 const BALLAST: &str = ".potter-ballast";
 const CHUNK: usize = 1 << 20;
 const SMALL: usize = 4096;
+const NO_MOUNT: &str = "no file system can be mounted: that takes root (CAP_SYS_ADMIN)";
 
 /// A file system of a test; as a [`Nemesis`] it makes this fault:
 ///
@@ -28,7 +29,7 @@ pub struct Disk {
     journal: Arc<Journal>,
     path: PathBuf,
     full: Arc<Mutex<Option<Ticket>>>,
-    mounted: Option<Ticket>,
+    mounted: Mutex<Option<Ticket>>,
 }
 
 impl Disk {
@@ -58,11 +59,10 @@ impl Disk {
             let options = options.unwrap_or_default();
             let flags = MountFlags::NOSUID | MountFlags::NODEV;
             mount("tmpfs", &path, "tmpfs", flags, Some(options.as_c_str())).map_err(|error| {
-                let message = "no file system can be mounted: that takes root (CAP_SYS_ADMIN)";
-                Error::new(ErrorKind::Unavailable, message).with_source(io::Error::from(error))
+                Error::new(ErrorKind::Unavailable, NO_MOUNT).with_source(io::Error::from(error))
             })
         })?;
-        Ok(Self { journal, path, full: Arc::default(), mounted: Some(mounted) })
+        Ok(Self { journal, path, full: Arc::default(), mounted: Mutex::new(Some(mounted)) })
     }
 
     /// A file system that is there, and that only the test uses: a mount point with at most
@@ -86,22 +86,49 @@ impl Disk {
             );
             return Err(Error::new(ErrorKind::InvalidFault, message));
         }
-        Ok(Self { journal, path, full: Arc::default(), mounted: None })
+        Ok(Self { journal, path, full: Arc::default(), mounted: Mutex::default() })
     }
 
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Whether [`in_memory`](Self::in_memory) can mount one here.
+    pub fn can_mount() -> Probe {
+        // What the kernel asks of whoever mounts (linux/capability.h).
+        const CAP_SYS_ADMIN: u32 = 21;
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+        if effective.is_some_and(|bits| bits >> CAP_SYS_ADMIN & 1 == 1) {
+            Probe::Available
+        } else {
+            Probe::Unavailable(NO_MOUNT.to_owned())
+        }
+    }
+
+    /// Empties the file system, and unmounts it if it was mounted here: what dropping does too, for
+    /// those who want to know whether it worked.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Fault`] when it can't be unmounted. It stays written down in the journal.
+    pub fn remove(&self) -> Result<()> {
+        for ticket in [&*self.full, &self.mounted] {
+            let mut ticket = ticket.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(made) = *ticket {
+                self.journal.undo(made)?;
+                *ticket = None;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let full = self.full.lock().unwrap_or_else(PoisonError::into_inner).take();
-        for ticket in full.into_iter().chain(self.mounted) {
-            if let Err(error) = self.journal.undo(ticket) {
-                tracing::error!(%error, "the journal's end tries again");
-            }
+        if let Err(error) = self.remove() {
+            tracing::error!(%error, "the journal's end tries again");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod builder;
 mod files;
+mod notes;
 mod run;
 
 use std::future::Future;
@@ -13,6 +14,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
 pub use builder::TestBuilder;
+pub use notes::FaultNotes;
 
 use super::{Db, Limits, Node, Progress, Run, Workload};
 use crate::budget::Budget;
@@ -71,8 +73,9 @@ impl Test {
         let (progress, progress_seen) = watch::channel(Progress::default());
         let (log, _) = broadcast::channel(LOG_LINES);
         let (cancel, cancelled) = watch::channel(false);
+        let (notes, noted) = FaultNotes::channel();
         let (nemesis, db) = (self.nemesis.clone(), self.db.clone());
-        let shell = run::Shell { progress, log: log.clone(), cancelled };
+        let shell = run::Shell { progress, log: log.clone(), cancelled, noted };
         let body = tokio::spawn(run::run(self, shell));
         let task = tokio::spawn(async move {
             match body.await {
@@ -90,7 +93,7 @@ impl Test {
                 }
             }
         });
-        Running { progress: progress_seen, log, cancel, task }
+        Running { progress: progress_seen, log, cancel, notes, task }
     }
 }
 
@@ -101,6 +104,7 @@ pub struct Running {
     progress: watch::Receiver<Progress>,
     log: broadcast::Sender<Arc<str>>,
     cancel: watch::Sender<bool>,
+    notes: FaultNotes,
     task: JoinHandle<Result<Run>>,
 }
 
@@ -121,6 +125,12 @@ impl Running {
     /// workload prepares, it ends the test with [`ErrorKind::Cancelled`].
     pub fn cancel(&self) {
         self.cancel.send_replace(true);
+    }
+
+    /// Where whoever makes faults beside the test writes them down, so that its history, its report
+    /// and its verdict know of them.
+    pub fn fault_notes(&self) -> FaultNotes {
+        self.notes.clone()
     }
 
     /// Something that can cancel it, for other tasks.

@@ -381,6 +381,32 @@ async fn a_fault_that_was_not_seen_leaves_nothing_valid() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_made_beside_a_test_are_in_its_history() {
+    for (seen, valid) in
+        [(Injected::verified("by hand"), true), (Injected::unverified("nobody there"), false)]
+    {
+        let test = test(Memory::honest()).max_operations(u64::MAX).time_limit(MS * 600);
+        let running = test.pace(MS).build().unwrap().start();
+        let notes = running.fault_notes();
+        // Told before the load has begun, or while it runs.
+        let fault = Fault::new("kill").target("somebody");
+        notes.injected(fault.clone(), seen);
+        notes.healed(Healed::verified("all well"));
+        let run = running.await.unwrap();
+        assert_eq!(run.analysis.verdict.is_valid(), valid, "{:?}", run.analysis.verdict);
+        assert_eq!(run.unverified.is_empty(), valid, "{:?}", run.unverified);
+        assert_eq!((run.progress.faults, run.progress.active_faults.len()), (1, 0));
+        let events = run.history.events();
+        let by_hand: Vec<_> = events.iter().filter(|e| e.process == Process::NEMESIS).collect();
+        assert_eq!(by_hand.iter().map(|e| &*e.f).collect::<Vec<_>>(), ["kill", "heal"]);
+        let targets = Value::List([Value::from("somebody")].into());
+        assert_eq!(by_hand[0].value.get("targets"), Some(&targets));
+        // Nobody is there to hear of what comes later.
+        notes.injected(fault, Injected::verified("too late"));
+    }
+}
+
 #[tokio::test]
 async fn a_nemesis_that_cannot_work_fails_the_test() {
     let nemesis = Arc::new(Fake { unavailable: true, ..Fake::default() });

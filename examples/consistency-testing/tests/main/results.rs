@@ -125,6 +125,9 @@ fn sagas_survive_the_kill_of_the_processes_that_run_them() {
     service.wait(&killed, &["completed"]);
     let logs = service.get(&format!("/api/v1/tests/{killed}/logs?limit=500")).of(200).to_string();
     assert!(logs.contains("is killed: pids") && logs.contains("runs again as pid"), "{logs}");
+    assert!(logs.contains("by hand: kill"), "{logs}");
+    let timeline = service.get(&format!("/api/v1/results/{killed}/timeline")).of(200).to_string();
+    assert!(timeline.contains("saga-orchestrator-2"), "{timeline}");
     let result = service.result(&killed);
     // By hand one may have been dead when the nemesis came to kill it: then it proves nothing.
     assert_ne!(result["verdict"], "invalid", "{result}");
@@ -141,6 +144,33 @@ fn sagas_survive_the_kill_of_the_processes_that_run_them() {
     let detail = service.post("/api/v1/nemesis/process/kill", &json!({"process": "init"}));
     let detail = detail.problem(403, "process_not_owned");
     assert!(!detail.contains("orchestrator"), "they ended with their test: {detail}");
+}
+
+#[test]
+fn a_full_disk_loses_nothing_that_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = Service::start(folder.path(), &[]);
+    let listed = service.get("/api/v1/nemesis").of(200);
+    let listed = listed["nemesis"].as_array().unwrap().iter().find(|it| it["name"] == "disk_full");
+    let id = service.create(&json!({
+        "name": "no room", "workload": "set", "nemesis": "full-disk", "duration": "6s",
+        "client_count": 4, "op_timeout": "2s", "rate": 300,
+    }));
+    if listed.unwrap()["available"] == false {
+        // Only root can mount the disk.
+        service.wait(&id, &["failed"]);
+        return;
+    }
+    let result = service.result(&id);
+    assert_eq!(result["verdict"], "valid", "{result}");
+    assert!(result["faults"].as_u64().unwrap() > 0, "{result}");
+    let logs = service.get(&format!("/api/v1/tests/{id}/logs?limit=500")).of(200).to_string();
+    assert!(logs.contains("ENOSPC") && logs.contains("has room"), "{logs}");
+    // It is small, so servers without it take the place of these.
+    let id = service.create(&json!({
+        "name": "room", "workload": "set", "nemesis": "none", "duration": "1s", "rate": 100,
+    }));
+    assert_eq!(service.result(&id)["verdict"], "valid");
 }
 
 #[test]

@@ -72,10 +72,37 @@ impl Install {
     }
 
     /// Makes an empty cluster.
-    pub(super) async fn initdb(&self, data: &Path) -> Result<()> {
-        let words =
-            ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-D"];
-        self.run("initdb", words.map(OsString::from).into(), data).await
+    pub(super) async fn initdb(&self, data: &Path, more: Option<&str>) -> Result<()> {
+        let words = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"];
+        let words = words.into_iter().chain(more).chain(["-D"]);
+        self.run("initdb", words.map(OsString::from).collect(), data).await
+    }
+
+    /// Makes the log of a new cluster one file that takes no room until it is written to. `initdb`
+    /// leaves whole files of it for later, in which a server could go on while its disk is full.
+    pub(super) async fn thin_log(&self, data: &Path) -> Result<()> {
+        self.run("pg_resetwal", vec!["-D".into()], data).await?;
+        let log = data.join("pg_wal");
+        blocking(move || {
+            let thin = || -> std::io::Result<()> {
+                for entry in fs::read_dir(&log)? {
+                    let entry = entry?;
+                    if !entry.file_type()?.is_file() {
+                        continue;
+                    }
+                    let bytes = fs::read(entry.path())?;
+                    let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                    let file = fs::File::options().write(true).open(entry.path())?;
+                    file.set_len(used as u64)?;
+                    file.set_len(bytes.len() as u64)?;
+                }
+                Ok(())
+            };
+            thin().map_err(|error| {
+                setup(format!("{} can't be rewritten", log.display())).with_source(error)
+            })
+        })
+        .await
     }
 
     /// Copies a running server. The copy follows it over the same connection.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{broadcast, watch};
 
+use super::notes::Note;
 use super::{Test, files};
 use crate::error::{Error, ErrorKind, Result};
 use crate::generator::{Generator, Thread, concat};
@@ -38,6 +39,7 @@ pub(super) struct Shell {
     pub(super) progress: watch::Sender<Progress>,
     pub(super) log: broadcast::Sender<Arc<str>>,
     pub(super) cancelled: watch::Receiver<bool>,
+    pub(super) noted: UnboundedReceiver<Note>,
 }
 
 impl Shell {
@@ -282,6 +284,7 @@ impl Load {
             biased;
             Some((turn, done)) = self.nemesis_done.recv() => self.nemesis_answered(turn, done, shell),
             Some(message) = self.messages.recv() => self.message(message),
+            Some(note) = shell.noted.recv() => self.noted(note, shell),
             changed = shell.cancelled.changed(), if !self.cancelled => {
                 // An error: whoever could cancel is gone, and nobody waits for the result.
                 if changed.is_err() || *shell.cancelled.borrow() {
@@ -368,6 +371,27 @@ impl Load {
         }
         shell.say(fault_line(&event));
         self.message(Message { thread: Thread::Nemesis, number, event });
+    }
+
+    /// Made beside the test: the generator does not hear of it, and no thread was busy with it.
+    fn noted(&mut self, note: Note, shell: &Shell) {
+        let number = self.shared.number();
+        let event = |op: &Op| self.shared.event(Process::NEMESIS, EventKind::Info, op);
+        let event = match note {
+            Note::Injected(op, seen) => {
+                let mut event = event(&op);
+                self.faults.injected(&mut event, Ok(seen));
+                event
+            }
+            Note::Healed(op, seen) => {
+                let mut event = event(&op);
+                self.faults.healed(&mut event, Ok(seen));
+                event
+            }
+        };
+        shell.say(format!("by hand: {}", fault_line(&event)));
+        self.progress.count(&event);
+        self.order.push(number, Some(event), &mut self.events);
     }
 
     /// An event of a thread: into the history, and to the generator unless the thread was given up.

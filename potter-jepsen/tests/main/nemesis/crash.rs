@@ -25,11 +25,11 @@ fn run(directory: &Path, adopted: u32) -> ! {
         let (journal, _) = Journal::open(directory.join("journal")).unwrap();
         journal.undo_on_signals().unwrap();
         let processes = Arc::new(Processes::new(Arc::clone(&journal)));
-        let own = ProcessCommand::new("sh").args(["-c", "sleep 1000 & wait"]);
+        let own = ProcessCommand::new("sh").args(["-c", "sleep 90 & wait"]);
         processes.start("own", own).await.unwrap();
         processes.adopt("adopted", adopted).unwrap();
         let clocks = Arc::new(Clocks::new(Arc::clone(&journal), Arc::clone(&processes), directory));
-        let wrapped = clocks.wrap("wrapped", ProcessCommand::new("sleep").arg("1000")).unwrap();
+        let wrapped = clocks.wrap("wrapped", ProcessCommand::new("sleep").arg("90")).unwrap();
         processes.start("wrapped", wrapped).await.unwrap();
         let skew = Fault::new("clock-skew").param("seconds", Value::Int(300));
         // Where the machine is busy, the process may not have come to its clock yet.
@@ -105,7 +105,7 @@ fn as_runner() {
 }
 
 fn adopted() -> Child {
-    Command::new("sleep").arg("1000").spawn().unwrap()
+    Command::new("sleep").arg("90").spawn().unwrap()
 }
 
 #[test]

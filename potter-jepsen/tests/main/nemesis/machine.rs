@@ -189,7 +189,7 @@ async fn namespaces_are_partitioned_and_healed() {
 async fn a_composed_nemesis_finds_the_one_that_makes_it() {
     let (_directory, journal) = journal();
     let processes = Arc::new(Processes::new(Arc::clone(&journal)));
-    processes.start("p", ProcessCommand::new("sleep").arg("1000")).await.unwrap();
+    processes.start("p", ProcessCommand::new("sleep").arg("90")).await.unwrap();
     let network = ProxyNetwork::new(Arc::clone(&journal), 1).await.unwrap();
     network.link("a", "b", ([127, 0, 0, 1], 9).into()).await.unwrap();
     let parts: [Arc<dyn Nemesis>; 2] = [processes.clone(), network.clone()];

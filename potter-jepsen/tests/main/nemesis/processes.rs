@@ -13,7 +13,7 @@ use super::{journal, letter, wait_for};
 
 /// A shell with a child of its own, as a server has.
 fn server(directory: &std::path::Path) -> ProcessCommand {
-    let script = "sleep 1000 & echo $! > child; echo $$ >> starts; wait";
+    let script = "sleep 90 & echo $! > child; echo $$ >> starts; wait";
     ProcessCommand::new("sh").args(["-c", script]).directory(directory)
 }
 
@@ -31,7 +31,7 @@ struct Outside(Child);
 
 impl Outside {
     fn start() -> Self {
-        Self(Command::new("sleep").arg("1000").spawn().unwrap())
+        Self(Command::new("sleep").arg("90").spawn().unwrap())
     }
 }
 
@@ -132,7 +132,7 @@ async fn a_process_is_ready_before_it_counts_as_started() {
     let file = directory.path().join("ready");
     // It fails once, as a server does whose port is still taken.
     let script =
-        "if [ ! -e tried ]; then touch tried; echo not yet; exit 1; fi; touch ready; sleep 1000";
+        "if [ ! -e tried ]; then touch tried; echo not yet; exit 1; fi; touch ready; sleep 90";
     let command = ProcessCommand::new("sh").args(["-c", script]).directory(directory.path());
     let ready = Ready::Command(vec!["test".into(), "-e".into(), file.clone().into()]);
     processes.start("server", command.ready(ready)).await.unwrap();
