@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use potter_core::{Database, Json, Sql, Tx, values};
-use potter_eventsourcing::{HandlerError, Projection, RecordedEvent};
+use potter_eventsourcing::{EventFilter, HandlerError, Projection, RecordedEvent};
 
 use crate::order::OrderEvent;
 
@@ -75,6 +75,10 @@ impl Projection for OrderSummary {
         "order_summary"
     }
 
+    fn filter(&self) -> EventFilter {
+        EventFilter::all().event_types(["order.created", "order.completed", "order.cancelled"])
+    }
+
     async fn handle(&self, tx: &mut Tx, event: &RecordedEvent) -> Result<(), HandlerError> {
         self.handle_batch(tx, std::slice::from_ref(event)).await
     }
@@ -119,8 +123,8 @@ impl Projection for CustomerStats {
         "customer_stats"
     }
 
-    fn filter(&self) -> potter_eventsourcing::EventFilter {
-        potter_eventsourcing::EventFilter::all().event_types(["order.created"])
+    fn filter(&self) -> EventFilter {
+        EventFilter::all().event_types(["order.created"])
     }
 
     async fn handle(&self, tx: &mut Tx, event: &RecordedEvent) -> Result<(), HandlerError> {

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use examples_test_support::program;
 use potter_core::testing::TestDatabase;
 use potter_core::values;
+use potter_eventsourcing::{ExpectedVersion, NewEvent, StreamId, event_store};
 
 fn run(test: &TestDatabase, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
@@ -45,6 +46,11 @@ async fn numbers(test: &TestDatabase) -> Vec<i64> {
 async fn read_models_are_built_from_history(test: TestDatabase) {
     assert!(said(&test, &["seed", "--orders", "200"]).contains("360 events"));
     assert!(said(&test, &["seed", "--orders", "200"]).contains("0 events"), "they are there");
+    // The log has others' events too.
+    let user = NewEvent::new("user.created", &()).unwrap();
+    let (store, stream) =
+        (event_store(test.database()).unwrap(), StreamId::new("user", "1").unwrap());
+    store.append(&stream, ExpectedVersion::NoStream, vec![user]).await.unwrap();
     let amount: i64 = (0..200).map(|n| 500 + n * 37 % 10_000).sum();
     let expected = vec![200, amount, 360, 50, amount, 200];
     let all = said(&test, &["replay-all", "--parallel=3", "--batch-size", "7"]);
