@@ -81,8 +81,14 @@ struct Element {
     txn: u32,
     /// That transaction appended no more to the key later.
     last: bool,
-    /// The longest read shows it.
-    shown: bool,
+    /// Where the longest read shows it, [`NONE`] if it does not.
+    at: u32,
+}
+
+impl Element {
+    fn shown(&self) -> bool {
+        self.at != NONE
+    }
 }
 
 type Elements<'h> = FxHashMap<&'h Value, Element>;
@@ -130,7 +136,7 @@ fn elements<'h>(facts: &mut Facts<'h>, key: u32, steps: &[Step<'h>]) -> Elements
     let mut elements = Elements::default();
     let mut previous: Option<Step<'h>> = None;
     for step in steps.iter().filter(|step| step.write) {
-        let element = Element { txn: step.txn, last: true, shown: false };
+        let element = Element { txn: step.txn, last: true, at: NONE };
         if let Some(before) = elements.insert(step.value, element) {
             facts.ambiguous = Some(format!(
                 "{} was appended to key {} by {} and again by {}: elements of a key must differ",
@@ -175,13 +181,17 @@ fn check_trunk<'h>(
     trunk: &'h [Value],
     options: &Options,
 ) {
-    for value in trunk {
+    // The latest that was aborted and has nothing committed behind it yet.
+    let mut aborted: Option<(&Value, u32)> = None;
+    for (at, value) in (0_u32..).zip(trunk) {
         let name = facts.key(key);
-        let unknown = Element { txn: NONE, last: true, shown: false };
+        let unknown = Element { txn: NONE, last: true, at: NONE };
         let element = elements.entry(value).or_insert(unknown);
-        if std::mem::replace(&mut element.shown, true) {
+        if element.shown() {
             let message = format!("a read of key {name} shows {value} twice: {}", Short(trunk));
             facts.anomaly(Level::ReadUncommitted, "duplicate-elements", message, &[]);
+        } else {
+            element.at = at;
         }
         match element.txn {
             NONE if options.unwritten_is_anomaly => {
@@ -196,8 +206,19 @@ fn check_trunk<'h>(
                 let who = facts.history.describe(facts.op(writer) as usize);
                 let message = format!("key {name} shows {value}, which was aborted: {who}");
                 facts.anomaly(Level::ReadCommitted, "G1a", message, &[writer]);
+                aborted = Some((value, writer));
             }
-            writer => facts.included[writer as usize] = true,
+            writer => {
+                facts.included[writer as usize] = true;
+                let committed = facts.txns.all[writer as usize].outcome == Outcome::Ok;
+                if let Some((before, by)) = aborted.take_if(|_| committed) {
+                    let message = format!(
+                        "key {name} had {before} of an aborted transaction when {value} of a \
+                         committed one was appended"
+                    );
+                    facts.anomaly(Level::ReadCommitted, "dirty-update", message, &[by, writer]);
+                }
+            }
         }
     }
 }
@@ -205,7 +226,7 @@ fn check_trunk<'h>(
 fn appenders(elements: &Elements<'_>, steps: &[Step<'_>], into: &mut PerKey<(u32, bool)>) {
     let mut current: Option<(u32, bool)> = None;
     for step in steps.iter().filter(|step| step.write) {
-        let unseen = elements.get(step.value).is_none_or(|element| !element.shown);
+        let unseen = elements.get(step.value).is_none_or(|element| !element.shown());
         match &mut current {
             Some((txn, any)) if *txn == step.txn => *any |= unseen,
             _ => into.items.extend(current.replace((step.txn, unseen))),
@@ -239,7 +260,7 @@ fn reads<'h>(
     let mut base: Option<&'h [Value]> = None;
     let mut own: Vec<&'h Value> = Vec::new();
     let mut current = NONE;
-    for step in steps {
+    for (n, step) in steps.iter().enumerate() {
         if facts.txns.all[step.txn as usize].outcome != Outcome::Ok {
             continue;
         }
@@ -253,6 +274,11 @@ fn reads<'h>(
             continue;
         }
         let list = items(step.value);
+        if future(facts, elements, (key, trunk), &steps[n..], list) {
+            base = Some(list);
+            own.clear();
+            continue;
+        }
         let before = list.len().checked_sub(own.len());
         let own_there = before.is_some_and(|at| list[at..].iter().eq(own.iter().copied()));
         let base_there = base.is_none_or(|base| before.is_some_and(|at| &list[..at] == base));
@@ -287,6 +313,41 @@ fn reads<'h>(
         }
     }
     seen.close();
+}
+
+/// Whether the read that `steps` begin with shows what its own transaction appended only later.
+fn future<'h>(
+    facts: &mut Facts<'h>,
+    elements: &Elements<'h>,
+    (key, trunk): (u32, &'h [Value]),
+    steps: &[Step<'h>],
+    list: &'h [Value],
+) -> bool {
+    let reader = steps[0].txn;
+    let later = steps.iter().take_while(|step| step.txn == reader).filter(|step| step.write);
+    for step in later {
+        let Some(element) = elements.get(step.value).filter(|element| element.txn == reader) else {
+            continue;
+        };
+        // Most reads are the beginning of the longest one: then its place says enough.
+        let shown = element.shown() && (element.at as usize) < list.len();
+        let there = if shown && list[element.at as usize] == *step.value {
+            true
+        } else {
+            !trunk.starts_with(list) && list.contains(step.value)
+        };
+        if there {
+            let message = format!(
+                "{} read {} from key {} before it appended that itself",
+                facts.history.describe(facts.op(reader) as usize),
+                step.value,
+                facts.key(key)
+            );
+            facts.anomaly(Level::ReadCommitted, "future-read", message, &[reader]);
+            return true;
+        }
+    }
+    false
 }
 
 /// A read that is not part of the trunk still may not show what was aborted.
