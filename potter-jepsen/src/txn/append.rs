@@ -5,11 +5,12 @@
 //! of unknown outcome (that it took effect) counts for all its keys, so the edges follow in a second
 //! pass.
 
+mod connect;
+
 use rustc_hash::FxHashMap;
 
 use super::compile::Txns;
-use super::edges::{Facts, Gate, INITIAL, Read};
-use super::graph::rel;
+use super::edges::Facts;
 use super::{Level, Options};
 use crate::history::{History, Outcome};
 use crate::index;
@@ -127,7 +128,7 @@ pub(super) fn analyse<'h>(history: &'h History, txns: Txns<'h>, options: &Option
         found.trunks.push(trunk);
     }
     drop(steps);
-    connect(&mut facts, &found);
+    connect::connect(&mut facts, &found);
     facts.trunks = Some(found.trunks);
     facts
 }
@@ -199,6 +200,7 @@ fn check_trunk<'h>(
                 facts.anomaly(Level::ReadCommitted, "garbage-read", message, &[]);
             }
             NONE => {
+                facts.outside.insert((key, value));
                 facts.notes.push(format!("nobody here appended {value} to key {name}"));
                 facts.notes.truncate(50);
             }
@@ -386,104 +388,5 @@ fn intermediate<'h>(
             facts.history.describe(facts.op(element.txn) as usize),
         );
         facts.anomaly(Level::ReadCommitted, "G1b", message, &[element.txn, reader]);
-    }
-}
-
-fn connect(facts: &mut Facts<'_>, found: &Found<'_>) {
-    let mut reads = Vec::with_capacity(found.seen.items.len());
-    for key in 0..index(found.trunks.len()) {
-        let mut unread = Vec::new();
-        for &(txn, unseen) in found.appenders.of(key) {
-            if facts.included[txn as usize] {
-                facts.writers[key as usize].push(txn);
-                if unseen {
-                    unread.push(txn);
-                }
-            }
-        }
-        facts.order_open |= unread.len() > 1;
-        let seen = found.seen.of(key);
-        connect_key(facts, key, found.rows.of(key), unread, seen, &mut reads);
-        lost_updates(facts, key, seen);
-    }
-    reads.sort_by_key(|read: &Read| read.txn);
-    facts.reads = reads;
-}
-
-fn connect_key(
-    facts: &mut Facts<'_>,
-    key: u32,
-    row: &[u32],
-    unread: Vec<u32>,
-    seen: &[(u32, u32)],
-    reads: &mut Vec<Read>,
-) {
-    let known = |txn: u32| txn != NONE && facts.included[txn as usize];
-    // After[i]: the first known writer at or behind position i.
-    let mut after = vec![NONE; row.len() + 1];
-    for at in (0..row.len()).rev() {
-        after[at] = if known(row[at]) { row[at] } else { after[at + 1] };
-    }
-    let row: Vec<u32> = row.iter().map(|&txn| if known(txn) { txn } else { NONE }).collect();
-    let mut last = NONE;
-    for &writer in row.iter().filter(|&&txn| txn != NONE) {
-        if last != NONE && last != writer {
-            facts.edges.push((last, writer, rel::WW));
-        }
-        last = writer;
-    }
-    if last != NONE {
-        facts.edges.extend(unread.iter().map(|&writer| (last, writer, rel::WW)));
-    }
-    let mut gate = Gate { readers: Vec::new(), writers: unread };
-    for &(length, reader) in seen {
-        let length = length as usize;
-        if length == 0 {
-            reads.push(Read { txn: reader, key, from: INITIAL });
-        } else if row[length - 1] != NONE {
-            let writer = row[length - 1];
-            reads.push(Read { txn: reader, key, from: writer });
-            if writer != reader {
-                facts.edges.push((writer, reader, rel::WR));
-            }
-        }
-        match after[length] {
-            NONE if gate.writers.is_empty() => {}
-            NONE => gate.readers.push(reader),
-            // What stands behind the reader's own append is behind that writer anyway.
-            writer if writer != reader => facts.edges.push((reader, writer, rel::RW)),
-            _ => {}
-        }
-    }
-    if !gate.readers.is_empty() {
-        facts.gates.push(gate);
-    }
-}
-
-/// Two transactions that saw the same version of a key and both wrote it.
-fn lost_updates(facts: &mut Facts<'_>, key: u32, seen: &[(u32, u32)]) {
-    // By length of what was seen. The writers are sorted: transactions come in their order.
-    let mut first: Vec<u32> = Vec::new();
-    for &(length, reader) in seen {
-        if facts.writers[key as usize].binary_search(&reader).is_err() {
-            continue;
-        }
-        let length = length as usize;
-        if first.len() <= length {
-            first.resize(length + 1, NONE);
-        }
-        if first[length] == NONE {
-            first[length] = reader;
-        }
-        let before = first[length];
-        if before != reader {
-            let message = format!(
-                "both read the same version of key {} and wrote it: {} and {}",
-                facts.key(key),
-                facts.history.describe(facts.op(before) as usize),
-                facts.history.describe(facts.op(reader) as usize),
-            );
-            facts.anomaly(Level::SnapshotIsolation, "lost-update", message, &[before, reader]);
-        }
     }
 }

@@ -89,6 +89,18 @@ fn missed(facts: &Facts<'_>, trunks: &[&[Value]], (a, b): Steps<'_, '_>) -> Opti
                 ));
             }
         }
+        // What nobody here appended stays in a list too.
+        for longer in b.iter().filter(|step| !step.write && step.key == read.key) {
+            let (seen, more) = (items(read.value), items(longer.value));
+            let trunk = trunks[read.key as usize];
+            if trunk.starts_with(more) && more.starts_with(seen) && more.len() > seen.len() {
+                let key = facts.key(read.key);
+                return Some(format!(
+                    "it read key {key} without {}, which the other saw",
+                    more[seen.len()]
+                ));
+            }
+        }
     }
     None
 }

@@ -95,6 +95,8 @@ impl Judge<'_, '_> {
             Level::SnapshotIsolation
             | Level::StrongSessionSnapshotIsolation
             | Level::StrongSnapshotIsolation => self.snapshot(level),
+            // Without predicates there is no other G2 than that of items.
+            Level::RepeatableRead => return self.level(Level::Serializable),
             _ => self.serializable(level),
         };
         let verdict = decided.unwrap_or_else(|reason| Verdict::Unknown { reason });

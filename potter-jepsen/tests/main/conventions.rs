@@ -332,3 +332,42 @@ fn a_read_of_nil_is_a_value_or_says_nothing() {
     let spec = Spec::parse("register nil-reads=never").unwrap();
     assert!(spec.checker(potter_jepsen::Format::Edn).is_err());
 }
+
+#[test]
+fn what_others_appended_is_there_when_it_has_to_be() {
+    // 3, 4 and 9 were appended by nobody here.
+    let valid = [
+        txns(&[(0, "ok", "[:append 1 5]"), (0, "ok", "[:r 1 [3 5]]")]),
+        txns(&[(0, "ok", "[:r 1 []]"), (0, "ok", "[:r 1 [3]]"), (0, "ok", "[:r 1 [3 4]]")]),
+        txns(&[
+            (0, "ok", "[:append 1 5] [:r 1 [3 5]]"),
+            (1, "ok", "[:r 1 [3 5 9]]"),
+            (0, "ok", "[:append 1 6]"),
+            (1, "ok", "[:append 1 7]"),
+        ]),
+    ];
+    for text in &valid {
+        let found = analyse("list-append", text);
+        assert!(found.verdict.is_valid(), "{text}{found:#?}");
+        let found = analyse("list-append unwritten=anomaly", text);
+        assert!(found.verdict.is_invalid(), "{text}");
+    }
+    // A list does not get shorter, whoever appended.
+    let shorter = txns(&[(0, "ok", "[:r 1 [3 4]]"), (1, "ok", "[:r 1 [3]]")]);
+    let found = analyse("list-append", &shorter);
+    assert_eq!(names(&found), ["G-single-realtime"]);
+    assert!(holds(&found, Level::Serializable));
+    assert!(
+        found.anomalies[0].cycle.iter().any(|edge| edge.why.contains("without 4")),
+        "{found:#?}"
+    );
+    // Who sees 9 behind 5 has seen 5, and so what 5's transaction did elsewhere.
+    let half = txns(&[
+        (0, "ok", "[:append 1 5] [:append 2 5]"),
+        (1, "ok", "[:r 1 [5 9]] [:r 2 []]"),
+        (2, "ok", "[:r 2 [5]]"),
+    ]);
+    let found = analyse("list-append level=snapshot-isolation", &half);
+    assert_eq!(names(&found)[0], "G-single");
+    assert!(found.verdict.is_invalid());
+}
