@@ -52,7 +52,10 @@ impl Upcast {
     }
 }
 
-/// The steps from old shapes of events to those of today.
+/// The steps from old shapes of events to those of today. Give them to
+/// [`Repository::upcasters`](crate::Repository::upcasters), [`Replay::upcasters`](crate::Replay::upcasters),
+/// and put projections and subscribers into [`Upcasted`](crate::Upcasted). What comes from the store
+/// itself (`read_stream`, `read_all`, `read_matching`) is as it was stored: see [`apply`](Self::apply).
 ///
 /// ```
 /// use potter_eventsourcing::{Upcast, Upcasters};
@@ -120,6 +123,11 @@ impl Upcasters {
     ) -> Self {
         self.steps.insert((event_type.to_owned(), from), Arc::new(step));
         self
+    }
+
+    /// The types of events that a step begins with.
+    pub(crate) fn old_types(&self) -> impl Iterator<Item = &str> {
+        self.steps.keys().map(|(event_type, _)| event_type.as_str())
     }
 
     /// The event in the shape of today. One without a step stays bit for bit as it is.
