@@ -4,6 +4,7 @@
 //! and a step is written that makes the next version of the old one. Steps are chained: v1 → v2 →
 //! v3, so each is written once and never again.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -135,8 +136,13 @@ impl Upcasters {
     /// # Errors
     /// `Corrupt` when a step fails, or the steps go in a circle.
     pub fn apply(&self, event: &RecordedEvent) -> Result<Vec<RecordedEvent>> {
+        Ok(self.shape(event)?.into_owned())
+    }
+
+    /// The same; an event without a step is not copied.
+    pub(crate) fn shape<'e>(&self, event: &'e RecordedEvent) -> Result<Cow<'e, [RecordedEvent]>> {
         let Some(step) = self.find(&event.event_type, event.schema_version) else {
-            return Ok(vec![event.clone()]);
+            return Ok(Cow::Borrowed(std::slice::from_ref(event)));
         };
         let mut waiting = self.run(step, event, event.payload.get()?)?;
         waiting.reverse();
@@ -157,7 +163,7 @@ impl Upcasters {
             }
             waiting.extend(self.run(step, event, one.payload)?.into_iter().rev());
         }
-        Ok(done)
+        Ok(Cow::Owned(done))
     }
 
     fn find(&self, event_type: &str, schema_version: u32) -> Option<&Step> {
