@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use potter_core::{Database, DatabaseOptions, Engine, Identifier, MigrationState, Migrations};
+use potter_eventsourcing::KEY_MIGRATIONS;
 
 /// Why a command failed.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -34,6 +35,9 @@ struct Args {
     /// PostgreSQL: the schema that the tables are in; it is made if it is not there
     #[arg(long, global = true)]
     schema: Option<String>,
+    /// Also the table of keys for personal data that can be erased (it may be in another database)
+    #[arg(long, global = true)]
+    keys: bool,
     /// Where your own migrations are
     #[arg(long, default_value = "migrations", global = true)]
     dir: PathBuf,
@@ -101,6 +105,11 @@ async fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
+/// The sets of tables that are wanted.
+fn crates(args: &Args) -> impl Iterator<Item = Migrations> {
+    CRATES.into_iter().chain(args.keys.then_some(KEY_MIGRATIONS))
+}
+
 /// Prints a line.
 pub(crate) fn say(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
@@ -143,7 +152,7 @@ fn print(args: &Args) -> Result<(), Failure> {
         let schema = schema.quoted();
         say(format_args!("CREATE SCHEMA IF NOT EXISTS {schema};\nSET search_path TO {schema};\n"));
     }
-    for migrations in CRATES {
+    for migrations in crates(args) {
         say(migrations.sql_with_prefix(engine, &args.prefix)?);
     }
     Ok(())
@@ -180,7 +189,7 @@ async fn with_database(
 }
 
 async fn up(args: &Args, database: &Database) -> Result<(), Failure> {
-    for migrations in CRATES {
+    for migrations in crates(args) {
         let pending: Vec<_> = migrations
             .status(database)
             .await?
@@ -199,7 +208,7 @@ async fn up(args: &Args, database: &Database) -> Result<(), Failure> {
 }
 
 async fn status(args: &Args, database: &Database) -> Result<(), Failure> {
-    for migrations in CRATES {
+    for migrations in crates(args) {
         for one in migrations.status(database).await? {
             let state = match one.state {
                 MigrationState::Pending => "pending",
@@ -216,5 +225,5 @@ async fn status(args: &Args, database: &Database) -> Result<(), Failure> {
 /// One line of the status.
 pub(crate) fn line(owner: &str, version: i64, name: &str, checksum: &str, state: &str) {
     let checksum = checksum.get(..12).unwrap_or(checksum);
-    say(format_args!("{owner:<21} {version:04} {name:<28} {checksum} {state}"));
+    say(format_args!("{owner:<25} {version:04} {name:<28} {checksum} {state}"));
 }

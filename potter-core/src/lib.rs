@@ -37,3 +37,9 @@ pub use outbox::{
 pub use schema::{MIGRATIONS, migrate};
 pub use signal::{Signal, Waiter};
 pub use trace_context::TraceContext;
+
+/// What stops a [`Relay`] and other long work: `tokio_util`'s own, so that no other version gets in
+/// between.
+pub use tokio_util::sync::CancellationToken;
+/// What sagas, events, messages and leases are named by: the crate `uuid`'s.
+pub use uuid::Uuid;

@@ -130,7 +130,7 @@ pub use projection::CheckpointStorage;
 pub use projection::{
     CaughtUp, HandlerError, InlineEventStore, OnFailure, ParkedEvent, Projection, ProjectionAdmin,
     ProjectionState, ProjectionStatus, Rebuild, Rebuildable, Rebuilt, Running, SegmentStatus,
-    ShadowTable, Subscriber, Worker, WorkerOptions, WorkerPool, follow,
+    ShadowTable, Subscriber, Upcasted, Worker, WorkerOptions, WorkerPool, follow,
 };
 pub use query::{EventQuery, QueryItem};
 pub use replay::{Replay, ReplayProgress};

@@ -39,6 +39,7 @@ mod shadow;
 mod status;
 mod subscriber;
 mod target;
+mod upcasted;
 mod worker;
 
 use async_trait::async_trait;
@@ -57,6 +58,7 @@ pub use rebuild::{Rebuild, Rebuildable, Rebuilt};
 pub use shadow::ShadowTable;
 pub use status::{ProjectionState, ProjectionStatus, SegmentStatus};
 pub use subscriber::Subscriber;
+pub use upcasted::Upcasted;
 pub use worker::{CaughtUp, Worker};
 
 use crate::event::RecordedEvent;
@@ -112,7 +114,8 @@ pub trait Projection: Send + Sync + 'static {
         EventFilter::all()
     }
 
-    /// Applies one event. `tx` also moves the checkpoint: do all writes through it, and nothing
+    /// Applies one event, as it was stored: for today's shape of old ones put the projection into
+    /// [`Upcasted`]. `tx` also moves the checkpoint: do all writes through it, and nothing
     /// that it could not undo.
     ///
     /// # Errors

@@ -56,6 +56,16 @@ impl EventQuery {
         self
     }
 
+    /// Wants also these types, where an item names some; any, where that are too many.
+    pub(crate) fn widen(&mut self, types: &[String]) {
+        for item in self.items.iter_mut().filter(|item| !item.types.is_empty()) {
+            item.types.extend(types.iter().cloned());
+            if item.types.len() > TYPES_MAX {
+                item.types.clear();
+            }
+        }
+    }
+
     /// Does it want the event?
     pub fn matches(&self, event: &RecordedEvent) -> bool {
         self.wants(&event.event_type, &event.tags)

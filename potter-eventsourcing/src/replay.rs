@@ -4,6 +4,7 @@
 //! elsewhere neither notice it nor move. To build a read model again, use
 //! [`ProjectionAdmin::reset`](crate::ProjectionAdmin::reset) or [`Rebuild`](crate::Rebuild).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -176,7 +177,7 @@ impl Replay {
                     events.retain(|event| event.global_position <= until);
                     let taken = events.len() as u64;
                     if taken > 0 {
-                        handler(replay.shaped(&events)?).await.map_err(|source| {
+                        handler(replay.shaped(events)?).await.map_err(|source| {
                             let message =
                                 format!("the replay stopped up to position {after}: {source}");
                             Error::with_source(ErrorKind::Handler, message, source)
@@ -201,10 +202,17 @@ impl Replay {
         Ok(self.filter.clone().segments(SegmentSet::new(64, members)?))
     }
 
-    fn shaped(&self, events: &[RecordedEvent]) -> Result<Vec<RecordedEvent>> {
+    fn shaped(&self, events: Vec<RecordedEvent>) -> Result<Vec<RecordedEvent>> {
         let mut shaped = Vec::with_capacity(events.len());
         for event in events {
-            shaped.extend(self.upcasters.apply(event)?);
+            let other = match self.upcasters.shape(&event)? {
+                Cow::Borrowed(_) => None,
+                Cow::Owned(other) => Some(other),
+            };
+            match other {
+                None => shaped.push(event),
+                Some(other) => shaped.extend(other),
+            }
         }
         Ok(shaped)
     }

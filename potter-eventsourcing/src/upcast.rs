@@ -4,6 +4,7 @@
 //! and a step is written that makes the next version of the old one. Steps are chained: v1 → v2 →
 //! v3, so each is written once and never again.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -52,7 +53,10 @@ impl Upcast {
     }
 }
 
-/// The steps from old shapes of events to those of today.
+/// The steps from old shapes of events to those of today. Give them to
+/// [`Repository::upcasters`](crate::Repository::upcasters), [`Replay::upcasters`](crate::Replay::upcasters),
+/// and put projections and subscribers into [`Upcasted`](crate::Upcasted). What comes from the store
+/// itself (`read_stream`, `read_all`, `read_matching`) is as it was stored: see [`apply`](Self::apply).
 ///
 /// ```
 /// use potter_eventsourcing::{Upcast, Upcasters};
@@ -122,13 +126,23 @@ impl Upcasters {
         self
     }
 
+    /// The types of events that a step begins with.
+    pub(crate) fn old_types(&self) -> impl Iterator<Item = &str> {
+        self.steps.keys().map(|(event_type, _)| event_type.as_str())
+    }
+
     /// The event in the shape of today. One without a step stays bit for bit as it is.
     ///
     /// # Errors
     /// `Corrupt` when a step fails, or the steps go in a circle.
     pub fn apply(&self, event: &RecordedEvent) -> Result<Vec<RecordedEvent>> {
+        Ok(self.shape(event)?.into_owned())
+    }
+
+    /// The same; an event without a step is not copied.
+    pub(crate) fn shape<'e>(&self, event: &'e RecordedEvent) -> Result<Cow<'e, [RecordedEvent]>> {
         let Some(step) = self.find(&event.event_type, event.schema_version) else {
-            return Ok(vec![event.clone()]);
+            return Ok(Cow::Borrowed(std::slice::from_ref(event)));
         };
         let mut waiting = self.run(step, event, event.payload.get()?)?;
         waiting.reverse();
@@ -149,7 +163,7 @@ impl Upcasters {
             }
             waiting.extend(self.run(step, event, one.payload)?.into_iter().rev());
         }
-        Ok(done)
+        Ok(Cow::Owned(done))
     }
 
     fn find(&self, event_type: &str, schema_version: u32) -> Option<&Step> {

@@ -182,19 +182,24 @@ fn units(history: &History, grouping: Grouping) -> Vec<Vec<usize>> {
 /// because of what is gone.
 fn keeps_what_was_seen(history: &History, gone: &FxHashSet<usize>) -> bool {
     let mut lost: FxHashSet<Atom> = FxHashSet::default();
+    // What failed wrote nothing: nobody was refused because of it.
+    let (mut had_effect, refused) =
+        (false, |id: usize| history.operations()[id].outcome == Outcome::Fail);
     for &id in gone {
-        lost.extend(atoms(history, id).0);
+        let wrote = atoms(history, id).0;
+        had_effect |= !wrote.is_empty() && !refused(id);
+        lost.extend(wrote);
     }
-    let refused = |id: usize| history.operations()[id].outcome == Outcome::Fail;
     (0..history.operations().len()).filter(|id| !gone.contains(id)).all(|id| {
         let seen = atoms(history, id).1;
         let text = seen.iter().any(|(key, seen)| {
-            // Texts that were appended to are seen as parts of a longer one.
-            lost.iter().any(|(k, part)| {
-                k == key && part.len() > 2 && seen.contains(part.trim_matches('"'))
-            })
+            // Texts that were appended to are seen as parts of a longer one. 12 is no part of 1213.
+            seen.parse::<i64>().is_err()
+                && lost.iter().any(|(k, part)| {
+                    k == key && part.len() > 2 && seen.contains(part.trim_matches('"'))
+                })
         });
-        !seen.iter().any(|atom| lost.contains(atom)) && !text && (lost.is_empty() || !refused(id))
+        !(text || had_effect && refused(id) || seen.iter().any(|atom| lost.contains(atom)))
     })
 }
 

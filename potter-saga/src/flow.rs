@@ -78,7 +78,24 @@ impl<'s, T: DeserializeOwned + 'static> Value<'s, T> {
     }
 }
 
-/// What can be a step's input: a value, or a tuple of up to four.
+/// What can be a step's input: a value, or a tuple of up to eight.
+///
+/// ```
+/// use potter_saga::{AfterPivot, Flow, Step, Value};
+///
+/// fn ship<'s, S>(ship: S, flow: &mut Flow<'s, AfterPivot>, order: &Value<'s, u32>, paid: &Value<'s, u64>)
+/// where
+///     S: Step<Input = (u32, u64, String)>,
+/// {
+///     let text = order.map(|order| format!("order {order}"));
+///     flow.step(ship, (order, paid, &text));
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be the input of a step that takes `{T}`",
+    label = "not a `Value` of `{T}`",
+    note = "a step's input is one `&value`, or a tuple of two to eight: `(&input, &seat)`; `value.map(…)` changes its type"
+)]
 pub trait IntoValue<'s, T> {
     /// As one value.
     fn into_value(self) -> Value<'s, T>;
@@ -113,6 +130,10 @@ tuples! {
     (A, B);
     (A, B, C);
     (A, B, C, D);
+    (A, B, C, D, E);
+    (A, B, C, D, E, F);
+    (A, B, C, D, E, F, G);
+    (A, B, C, D, E, F, G, H);
 }
 
 /// The part of a definition where every step can still be undone.

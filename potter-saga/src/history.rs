@@ -25,6 +25,10 @@ pub struct StepHistory {
     pub duration_ms: Option<i64>,
     /// Why it failed.
     pub error: Option<String>,
+    /// It failed, and nobody knew then whether it had an effect: the next attempt asks first. In
+    /// JSON only if it is so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub outcome_unknown: bool,
     /// 0 for the first attempt.
     pub retry_attempt: u32,
 }
@@ -51,6 +55,7 @@ pub fn step_history<'a>(
             duration: None,
             duration_ms: None,
             error: None,
+            outcome_unknown: false,
             retry_attempt: record.attempt,
         });
     }
@@ -75,6 +80,7 @@ fn attempt(record: &LogRecord) -> Option<StepHistory> {
         duration: Some(format!("{duration:?}")),
         duration_ms: Some(entry.duration_us / 1000),
         error: entry.error.clone(),
+        outcome_unknown: entry.kind == EntryKind::Unknown,
         retry_attempt: entry.attempt.saturating_sub(1),
     })
 }

@@ -57,6 +57,10 @@ pub trait Step: Send + Sync + 'static {
 }
 
 /// A step that can be undone.
+#[diagnostic::on_unimplemented(
+    message = "the step `{Self}` has no undo",
+    note = "before the pivot a step implements `Compensate`, or is added by `step_without_undo` because it leaves nothing to undo"
+)]
 #[async_trait]
 pub trait Compensate: Step {
     /// Undoes it. `output` is `None` when it is not known whether [`run`](Step::run) took

@@ -124,6 +124,10 @@ pub struct SagaFilter {
     pub status: Option<SagaStatus>,
     /// Only of this name.
     pub name: Option<String>,
+    /// Only of this version of the definition.
+    pub version: Option<u32>,
+    /// Only those that are not at their end: parked ones too.
+    pub unfinished: bool,
     /// Only with this correlation id.
     pub correlation_id: Option<String>,
     /// At most so many (500 at most).
@@ -134,7 +138,15 @@ pub struct SagaFilter {
 
 impl Default for SagaFilter {
     fn default() -> Self {
-        Self { status: None, name: None, correlation_id: None, limit: 50, offset: 0 }
+        Self {
+            status: None,
+            name: None,
+            version: None,
+            unfinished: false,
+            correlation_id: None,
+            limit: 50,
+            offset: 0,
+        }
     }
 }
 
@@ -157,6 +169,20 @@ impl SagaFilter {
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Only of this version of the definition.
+    #[must_use]
+    pub fn version(mut self, version: u32) -> Self {
+        self.version = Some(version);
+        self
+    }
+
+    /// Only those that are not at their end: parked ones too.
+    #[must_use]
+    pub fn unfinished(mut self) -> Self {
+        self.unfinished = true;
         self
     }
 

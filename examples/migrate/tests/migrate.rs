@@ -77,6 +77,8 @@ fn up_and_down_on_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}", folder.path().join("own.db").display());
     the_whole_way(folder.path(), &url, "--prefix shop_");
+    let keys = good(folder.path(), &url, "up --prefix shop_ --keys --dir none");
+    assert_eq!(keys, "applied: potter-eventsourcing-keys 0001 subject_keys\n");
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let database = Database::connect(&url).await.unwrap();
         for (table, times) in [("shop_events", 1), ("shelves", 1), ("nowhere", 0)] {
@@ -116,6 +118,10 @@ fn print_gives_the_sql_of_all_crates() {
             assert!(text.contains(&format!("-- {owner}")), "{owner}: {text}");
         }
         assert!(text.contains("shop_events") && !text.contains("potter_"), "{engine}");
+        assert!(!text.contains("shop_subject_keys"), "only when it is asked for");
+        let text =
+            good(folder.path(), "", &format!("print --engine {engine} --prefix shop_ --keys"));
+        assert!(text.contains("shop_subject_keys") && text.contains("shop_events"), "{text}");
     }
     let text = good(folder.path(), "", "print --engine postgres --schema shop");
     assert!(text.starts_with("CREATE SCHEMA IF NOT EXISTS \"shop\";\nSET search_path"), "{text}");

@@ -54,8 +54,17 @@ pub trait MessageBus: Send + Sync {
     }
 }
 
-/// How the relay works: take the default and change fields. Defaults: batches of 100, polls every 200 ms when idle, a lease of 10 s,
-/// 30 s for the bus to answer, retries exponentially from 100 ms up to 30 s and never gives a message up.
+/// How the relay works. Defaults: batches of 100, polls every 200 ms when idle, a lease of 10 s, 30 s
+/// for the bus to answer, retries exponentially from 100 ms up to 30 s and never gives a message up.
+///
+/// ```
+/// use potter_core::{Backoff, RelayOptions};
+/// use std::time::Duration;
+///
+/// let retries = Backoff::exponential(Duration::from_millis(100)).max_attempts(20);
+/// let options = RelayOptions::new().name("orders").batch_size(500).backoff(retries);
+/// # assert_eq!((options.name.as_str(), options.batch_size), ("orders", 500));
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RelayOptions {
@@ -85,6 +94,55 @@ impl Default for RelayOptions {
             publish_timeout: Duration::from_secs(30),
             backoff: Backoff::exponential(Duration::from_millis(100)).unlimited(),
         }
+    }
+}
+
+impl RelayOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the relay's name.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets how many messages are read and deleted at a time; at least 1.
+    #[must_use]
+    pub fn batch_size(mut self, messages: u32) -> Self {
+        self.batch_size = messages.max(1);
+        self
+    }
+
+    /// Sets the wait when there was nothing to do.
+    #[must_use]
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
+        self
+    }
+
+    /// Sets how long a dead relay keeps others out.
+    #[must_use]
+    pub fn lease_ttl(mut self, ttl: Duration) -> Self {
+        self.lease_ttl = ttl;
+        self
+    }
+
+    /// Sets how long the bus may take for one call.
+    #[must_use]
+    pub fn publish_timeout(mut self, timeout: Duration) -> Self {
+        self.publish_timeout = timeout;
+        self
+    }
+
+    /// Sets the retry schedule of a failing message.
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
     }
 }
 

@@ -47,6 +47,8 @@ pub(crate) struct Membership {
     /// The live elastic workers, in order.
     pub(crate) elastic: Vec<Uuid>,
     pub(crate) state: ProjectionState,
+    /// The version of the read model; `None` when nothing is known of the projection.
+    pub(crate) version: Option<u32>,
 }
 
 /// What is kept of a projection.

@@ -286,6 +286,10 @@ impl Session {
 
     async fn step(&mut self, target: Option<u64>) -> Result<Next> {
         let membership = self.heart.seen();
+        if membership.version.is_some_and(|version| version != self.target.version()) {
+            // Also without an event to apply: it would only keep segments from the new workers.
+            self.register().await?;
+        }
         if membership.state != ProjectionState::Running {
             if target.is_some() {
                 let message = format!("the projection {} is paused", self.target.name());
@@ -335,8 +339,7 @@ impl Session {
         if applied == Applied::Lost {
             self.read_ahead = None;
             // A newer version may have taken over: then this ends here.
-            let (name, version) = (self.target.name(), self.target.version());
-            self.checkpoints.register(name, version, self.options.segments).await?;
+            self.register().await?;
             let claimed = self.checkpoints.owned(self.member.worker()).await?;
             self.owned.replace(claimed);
             return Ok(Next::Wait(PENDING_WAIT));
@@ -356,6 +359,13 @@ impl Session {
                 Next::Wait(retry.map_or(poll, |retry| retry.min(poll)))
             }
         })
+    }
+
+    /// Fails when the read model is of another version than this code.
+    async fn register(&self) -> Result<()> {
+        let (name, version) = (self.target.name(), self.target.version());
+        self.checkpoints.register(name, version, self.options.segments).await?;
+        Ok(())
     }
 
     async fn read(&mut self, group: &Group) -> Result<Page> {

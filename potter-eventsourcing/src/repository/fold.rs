@@ -56,7 +56,7 @@ impl<'a, A: Aggregate> Fold<'a, A> {
     /// The events of the domain that a stored one stands for.
     pub(super) fn decode(&self, recorded: &RecordedEvent) -> Result<Vec<A::Event>> {
         let mut events = Vec::with_capacity(1);
-        for one in self.shapes.upcasters.apply(recorded)? {
+        for one in self.shapes.upcasters.shape(recorded)?.iter() {
             match one.decode::<A::Event>() {
                 Ok(event) => events.push(event),
                 Err(error)

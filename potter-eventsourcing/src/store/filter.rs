@@ -85,6 +85,19 @@ impl EventFilter {
         self
     }
 
+    /// The same, and events of these types too, if it wants certain types only.
+    #[must_use]
+    pub(crate) fn or_event_types<'a>(mut self, types: impl Iterator<Item = &'a str>) -> Self {
+        let more: Vec<_> = types.map(str::to_owned).collect();
+        if let Some(types) = &mut self.event_types {
+            types.extend(more.iter().cloned());
+        }
+        if let Some(query) = &mut self.query {
+            query.widen(&more);
+        }
+        self
+    }
+
     /// Is it wanted? What stores with an index answer by that index.
     pub fn matches(&self, event: &RecordedEvent) -> bool {
         let stream_type = event.stream_type();

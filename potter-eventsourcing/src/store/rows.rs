@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use potter_core::{Column, Database, Metadata, Row, SqlValue, Tx, values};
+use potter_core::{Column, Database, Json, Metadata, Row, SqlValue, Tx, values};
 
 use super::pages::{AllCursor, next_in_stream};
 use super::read::{Direction, ReadOptions};
@@ -28,7 +28,8 @@ impl Source<'_> {
 macro_rules! columns {
     () => {
         "global_position, stream_id, version, event_id, event_type, \
-         CAST(schema_version AS bigint) AS schema_version, payload, metadata, tags, recorded_at"
+         CAST(schema_version AS bigint) AS schema_version, payload, \
+         NULLIF(CAST(metadata AS text), '{}') AS metadata, tags, recorded_at"
     };
 }
 pub(super) use columns;
@@ -197,7 +198,8 @@ pub(super) fn recorded(row: &Row) -> Result<RecordedEvent> {
 
 /// The same where the stream is known.
 fn recorded_in(row: &Row, stream_id: StreamId) -> Result<RecordedEvent> {
-    let metadata = row.json(METADATA)?;
+    let metadata = row.opt_text(METADATA)?.map(Json::parse).transpose();
+    let metadata = metadata.map_err(|source| corrupt("stored metadata are no JSON", source))?;
     Ok(RecordedEvent {
         event_id: row.uuid(EVENT_ID)?,
         stream_id,
@@ -207,7 +209,7 @@ fn recorded_in(row: &Row, stream_id: StreamId) -> Result<RecordedEvent> {
         schema_version: u32::try_from(row.i64(SCHEMA)?)
             .map_err(|source| corrupt("a stored schema version is out of range", source))?,
         payload: row.json(PAYLOAD)?,
-        metadata: if metadata.as_str() == "{}" { Metadata::new() } else { metadata.get()? },
+        metadata: metadata.map_or_else(|| Ok(Metadata::new()), |metadata| metadata.get())?,
         tags: row.opt_json(TAGS)?.map_or_else(|| Ok(BTreeSet::new()), |tags| tags.get())?,
         recorded_at: row.time(RECORDED_AT)?,
     })

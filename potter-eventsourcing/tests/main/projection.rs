@@ -6,4 +6,5 @@ mod inline;
 mod model;
 mod promises;
 mod rebuild;
+mod upcasted;
 mod workers;

@@ -16,6 +16,7 @@ mod postgres;
 mod random;
 #[cfg(feature = "runner")]
 mod runner;
+mod shrink;
 #[cfg(feature = "runner")]
 mod sim;
 mod simulate;

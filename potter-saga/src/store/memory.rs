@@ -360,6 +360,8 @@ impl SagaStore for MemorySagaStore {
                 .filter(|record| {
                     filter.status.is_none_or(|status| record.status == status)
                         && filter.name.as_ref().is_none_or(|name| record.name == *name)
+                        && filter.version.is_none_or(|version| record.version == version)
+                        && !(filter.unfinished && record.status.is_final())
                         && (filter.correlation_id.is_none()
                             || record.metadata.correlation_id == filter.correlation_id)
                 })

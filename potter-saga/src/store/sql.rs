@@ -400,13 +400,16 @@ impl SagaStore for SqlSagaStore {
 
     async fn list(&self, filter: &SagaFilter) -> Result<(Vec<SagaRecord>, u64)> {
         let status = filter.status.map(SagaStatus::as_str);
-        let matching = values![status, filter.name.clone(), filter.correlation_id.clone()].to_vec();
+        let (name, correlation_id) = (filter.name.clone(), filter.correlation_id.clone());
+        let matching =
+            values![status, name, correlation_id, filter.version, filter.unfinished].to_vec();
         let rows = self
             .database
             .read(
                 "SELECT count(*) AS total FROM potter_sagas
                  WHERE (CAST($1 AS text) IS NULL OR status = $1) AND (CAST($2 AS text) IS NULL OR name = $2)
-                   AND (CAST($3 AS text) IS NULL OR correlation_id = $3)",
+                   AND (CAST($3 AS text) IS NULL OR correlation_id = $3)
+                   AND (CAST($4 AS bigint) IS NULL OR version = $4) AND (NOT $5 OR finished_at IS NULL)",
                 &matching,
             )
             .await?;
@@ -419,7 +422,8 @@ impl SagaStore for SqlSagaStore {
                 select!(
                     "WHERE (CAST($1 AS text) IS NULL OR status = $1) AND (CAST($2 AS text) IS NULL OR name = $2)
                        AND (CAST($3 AS text) IS NULL OR correlation_id = $3)
-                     ORDER BY created_at DESC, id DESC LIMIT $4 OFFSET $5"
+                       AND (CAST($4 AS bigint) IS NULL OR version = $4) AND (NOT $5 OR finished_at IS NULL)
+                     ORDER BY created_at DESC, id DESC LIMIT $6 OFFSET $7"
                 ),
                 &page,
             )

@@ -347,6 +347,22 @@ async fn lists(store: &dyn SagaStore) {
     assert_eq!(store.list(&one).await.unwrap().1, 1);
     let none = SagaFilter { status: Some(SagaStatus::Cancelled), ..of_name };
     assert_eq!(store.list(&none).await.unwrap().1, 0);
+    let newer = NewSaga { version: 2, ..saga("lists", "newer") };
+    store.insert(None, &newer).await.unwrap();
+    let of_name = SagaFilter::new().name("lists");
+    for (version, found) in [(1, 5), (2, 1), (3, 0)] {
+        let of_version = of_name.clone().version(version).page(2, 0);
+        let (page, total) = store.list(&of_version).await.unwrap();
+        assert_eq!((page.len() as u64, total), (found.min(2), found), "version {version}");
+        assert!(page.iter().all(|record| record.version == version));
+    }
+    let unfinished = SagaFilter::new().unfinished().page(500, 0);
+    let (open, total) = store.list(&unfinished).await.unwrap();
+    assert_eq!(open.len() as u64, total);
+    assert!(open.iter().all(|record| !record.status.is_final()), "{open:?}");
+    let (all, everything) = store.list(&SagaFilter::new().page(500, 0)).await.unwrap();
+    let finished = all.iter().filter(|record| record.status.is_final()).count() as u64;
+    assert!(finished > 0 && total == everything - finished, "{finished}, {total}, {everything}");
 
     let completed = SagaFilter { status: Some(SagaStatus::Completed), ..SagaFilter::default() };
     let (finished, _) = store.list(&completed).await.unwrap();

@@ -1,9 +1,14 @@
 //! Which steps are run and undone, in which order, whatever they answer.
 
-use potter_saga::{SagaStatus, StepStatus};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use potter_saga::{
+    BeforePivot, Finished, Flow, Saga, SagaStatus, Step, StepContext, StepError, StepStatus, Value,
+};
 
 use crate::engines::{Fresh, on_every_engine};
-use crate::script::{Act, Script, Three, ended, run};
+use crate::script::{Act, Script, Three, builder, ended, run};
 
 async fn all_steps_and_the_result(fresh: Fresh) {
     let script = Script::default();
@@ -46,8 +51,11 @@ async fn out_of_attempts_without_an_effect_needs_no_undo_of_its_own(fresh: Fresh
 
 async fn an_unknown_outcome_is_asked_about(fresh: Fresh) {
     let script = Script::default().on("run b", [Act::Unknown]).on("probe b", [Act::ProbeDone]);
-    let (_, record) = run(&fresh, Three::new(&script)).await;
+    let (orchestrator, record) = run(&fresh, Three::new(&script)).await;
     ended(&record, SagaStatus::Completed);
+    let history = orchestrator.history(record.id).await.unwrap();
+    let unknown: Vec<_> = history.iter().map(|row| row.outcome_unknown).collect();
+    assert_eq!(unknown, [false, true, false, false], "the first attempt of b: {history:?}");
     assert_eq!(
         script.journal(),
         ["run a", "run b", "probe b", "run c"],
@@ -146,7 +154,53 @@ async fn an_undo_is_tried_again_and_then_waits_for_a_hand(fresh: Fresh) {
     );
 }
 
+struct Eight;
+
+#[async_trait]
+impl Step for Eight {
+    const NAME: &'static str = "eight";
+    type Input = (u32, u32, u32, u32, u32, u32, u32, String);
+    type Output = String;
+
+    async fn run(&self, _: &mut StepContext, input: Self::Input) -> Result<String, StepError> {
+        Ok(format!("{input:?}"))
+    }
+}
+
+struct Wide;
+
+impl Saga for Wide {
+    const NAME: &'static str = "wide";
+    const VERSION: u32 = 1;
+    type Input = u32;
+    type Output = String;
+
+    fn define<'s>(
+        &self,
+        n: Value<'s, u32>,
+        mut flow: Flow<'s, BeforePivot>,
+    ) -> Finished<'s, String> {
+        let plus = |more| n.map(move |n| n + more);
+        let (b, c, d, e, f, g) = (plus(1), plus(2), plus(3), plus(4), plus(5), plus(6));
+        let text = n.map(|n| n.to_string());
+        let eight = flow.step_without_undo(Eight, (&n, &b, &c, &d, &e, &f, &g, &text));
+        flow.finish(eight)
+    }
+}
+
+async fn a_step_takes_eight_values(fresh: Fresh) {
+    let orchestrator = builder(&fresh).await.register(&Wide).unwrap().build();
+    let running = orchestrator.spawn().await.unwrap();
+    let started = orchestrator.start::<Wide>(&1).await.unwrap();
+    let record = orchestrator.wait(started.id, Duration::from_secs(20)).await.unwrap();
+    running.shutdown().await.unwrap();
+    ended(&record, SagaStatus::Completed);
+    let result = orchestrator.result::<Wide>(record.id).await.unwrap();
+    assert_eq!(result.as_deref(), Some(r#"(1, 2, 3, 4, 5, 6, 7, "1")"#));
+}
+
 on_every_engine! {
+    a_step_takes_eight_values;
     all_steps_and_the_result;
     a_rejection_undoes_in_reverse_order;
     a_retry_is_made_again_and_shown;

@@ -161,7 +161,9 @@ impl Checkpoints for MemoryCheckpoints {
             let expires_at = in_future(memory.now(), lease);
             memory.put::<Workers>(key, WorkerRow { elastic: partition.is_none(), expires_at });
             let elastic = live(memory, worker.projection, true).into_iter().collect();
-            Ok(Membership { elastic, state: held(memory, worker.projection)? })
+            let state = held(memory, worker.projection)?;
+            let row = memory.get::<Projections>(&worker.projection.to_owned());
+            Ok(Membership { elastic, state, version: row.map(|row| row.version) })
         })
         .await
     }

@@ -187,7 +187,11 @@ impl Checkpoints for MongoCheckpoints {
         self.mongo.write(self.workers.update_one(id, beat).upsert(true)).await?;
         let live = self.live(worker.projection).await?;
         let elastic = live.into_iter().filter(|(_, elastic)| *elastic).map(|(id, _)| id);
-        Ok(Membership { elastic: elastic.collect(), state: known.state })
+        Ok(Membership {
+            elastic: elastic.collect(),
+            state: known.state,
+            version: Some(known.version),
+        })
     }
 
     async fn claim(

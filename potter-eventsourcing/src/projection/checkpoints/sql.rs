@@ -69,14 +69,14 @@ const LOOK: Sql = Sql::new(
     concat!(
         "SELECT p.state, p.switch_until < ",
         now!(),
-        " AS late, w.worker
+        " AS late, p.version, w.worker
          FROM potter_projections p
          LEFT JOIN potter_projection_workers w
            ON w.projection = p.name AND w.elastic AND w.expires_at > ",
         now!(),
         " WHERE p.name = $1 ORDER BY w.worker"
     ),
-    "SELECT p.state, p.switch_until < clock_timestamp() AS late, w.worker
+    "SELECT p.state, p.switch_until < clock_timestamp() AS late, p.version, w.worker
      FROM potter_projections p
      LEFT JOIN potter_projection_workers w
        ON w.projection = p.name AND w.elastic AND w.expires_at > clock_timestamp()
@@ -226,6 +226,7 @@ impl Checkpoints for SqlCheckpoints {
                 ProjectionState::Switching if late => ProjectionState::Running,
                 state => state,
             };
+            membership.version = Some(u32::try_from(row.i64("version")?).unwrap_or(u32::MAX));
             membership.elastic.extend(row.opt_uuid("worker")?);
         }
         Ok(membership)

@@ -48,9 +48,14 @@ async fn a_reset_begins_again(test: TestDatabase) {
     append(&*store, 10, 3).await;
     becomes_the_fold(&*store, &EventFilter::all()).await;
     running.stop().await.unwrap();
-    // A new version of the code can take the read model over by a reset.
+    // A new version of the code can take the read model over by a reset. Workers of the old one stop,
+    // also those that have nothing to do.
+    let mut idle = WorkerPool::new().worker(worker()).start();
+    becomes_the_fold(&*store, &EventFilter::all()).await;
     let newer = || Counts { version: 2, ..Counts::new("counts") };
     admin.reset(&newer()).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), idle.failed()).await;
+    assert_eq!(ended.expect("it notices by itself").kind(), ErrorKind::Config);
     assert_eq!(worker().catch_up().await.unwrap_err().kind(), ErrorKind::Config);
     let newer = Worker::new(Arc::clone(&store), newer()).unwrap().options(quick());
     assert_eq!(newer.catch_up().await.unwrap().handled, 60);

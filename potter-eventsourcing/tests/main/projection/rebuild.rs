@@ -129,6 +129,25 @@ async fn a_newer_version_takes_over(test: TestDatabase) {
     test.close().await;
 }
 
+/// Nothing is appended after the switch: an old worker must not keep segments until something is.
+async fn an_idle_worker_of_the_old_version_stops(test: TestDatabase) {
+    let store = store(&test).await;
+    append(&*store, 10, 3).await;
+    let old = Worker::shared(Arc::clone(&store), shadowed(1)).unwrap().options(quick());
+    old.clone().catch_up().await.unwrap();
+    let mut running = WorkerPool::new().workers(2, old).start();
+    let rebuild = Rebuild::new(Arc::clone(&store), shadowed(2)).unwrap();
+    rebuild.options(quick()).run().await.unwrap();
+    for _ in 0..2 {
+        let ended = tokio::time::timeout(Duration::from_secs(60), running.failed()).await;
+        let ended = ended.expect("it notices by itself");
+        assert!(ended.to_string().contains("newer version"), "{ended}");
+    }
+    let status = admin(&store).status("counts").await.unwrap();
+    assert_eq!((status.version, status.workers()), (2, 0), "they gave their segments up");
+    test.close().await;
+}
+
 async fn a_rebuild_that_fails_changes_nothing(test: TestDatabase) {
     let store = store(&test).await;
     append(&*store, 10, 3).await;
@@ -152,5 +171,6 @@ async fn a_rebuild_that_fails_changes_nothing(test: TestDatabase) {
 potter_core::on_every_sql_engine!(
     switch_under_load_has_no_missing_or_double_event,
     a_newer_version_takes_over,
+    an_idle_worker_of_the_old_version_stops,
     a_rebuild_that_fails_changes_nothing,
 );
