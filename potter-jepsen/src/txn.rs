@@ -133,8 +133,9 @@ impl Level {
 pub struct Options {
     /// The level that the verdict is about.
     pub level: Level,
-    /// Whether a value that nobody in the history wrote is an anomaly. If not, it was written by
-    /// someone outside, and reads of it prove nothing.
+    /// Whether a value that nobody in the history wrote is an anomaly. If not, it was written once, by
+    /// someone outside at any time: two who read it and overwrite it have lost an update, and the
+    /// order of lists stays; of registers nothing else is concluded from it.
     pub unwritten_is_anomaly: bool,
     /// The history knows sessions and no times: Plume's and AWDIT's.
     pub sessions_only: bool,
@@ -145,9 +146,8 @@ pub struct Options {
 }
 
 /// What a database is assumed to keep for every single key, so that the versions of registers stand
-/// in an order: Elle's options of the same names. The verdict then counts on it. With one of them a
-/// value that nobody in the history wrote was written once, by somebody outside; without, nothing is
-/// concluded from it.
+/// in an order: Elle's options of the same names. The verdict then counts on it, and a value that
+/// somebody outside of the history wrote has a place in that order too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Keys {

@@ -55,6 +55,8 @@ pub(super) struct Facts<'h> {
     pub(super) notes: Vec<String>,
     /// (key, value) pairs whose reads prove nothing.
     pub(super) outside: FxHashSet<(u32, &'h Value)>,
+    /// Who read a value from outside and wrote the key: the first one.
+    pub(super) updated: FxHashMap<(u32, &'h Value), u32>,
     /// Edges that follow from what is assumed of keys: the key, and the version before the other.
     pub(super) versions: FxHashMap<(u32, u32, u8), Ordered<'h>>,
 }
@@ -82,6 +84,7 @@ impl<'h> Facts<'h> {
             setup: FxHashSet::default(),
             notes: history.notes().to_vec(),
             outside: FxHashSet::default(),
+            updated: FxHashMap::default(),
             versions: FxHashMap::default(),
         }
     }

@@ -175,6 +175,7 @@ fn external<'h>(
         }
         None => {
             facts.outside.insert((key, value));
+            lost_update(facts, reader, key, value);
             if facts.notes.len() < 50 {
                 let note = format!("{value} of key {name} was written by nobody here: {}", who());
                 facts.notes.push(note);
@@ -210,6 +211,28 @@ fn external<'h>(
     }
 }
 
+/// Of a value from outside one thing is certain, since values are written once: who reads it and
+/// writes the key has replaced it, and that can't happen twice.
+fn lost_update<'h>(facts: &mut Facts<'h>, reader: u32, key: u32, value: &'h Value) {
+    if facts.writers[key as usize].binary_search(&reader).is_err() {
+        return;
+    }
+    let first = *facts.updated.entry((key, value)).or_insert(reader);
+    if first != reader {
+        both_updated(facts, key, first, reader);
+    }
+}
+
+fn both_updated(facts: &mut Facts<'_>, key: u32, first: u32, second: u32) {
+    let message = format!(
+        "both read the same version of key {} and wrote it: {} and {}",
+        facts.key(key),
+        facts.history.describe(facts.op(first) as usize),
+        facts.history.describe(facts.op(second) as usize),
+    );
+    facts.anomaly(Level::SnapshotIsolation, "lost-update", message, &[first, second]);
+}
+
 fn connect(facts: &mut Facts<'_>) {
     let mut readers: FxHashMap<(u32, u32), Vec<u32>> = FxHashMap::default();
     for read in &facts.reads {
@@ -241,13 +264,7 @@ fn connect(facts: &mut Facts<'_>) {
             }
         }
         if let [first, second, ..] = updaters[..] {
-            let message = format!(
-                "both read the same version of key {} and wrote it: {} and {}",
-                facts.key(key),
-                facts.history.describe(facts.op(first) as usize),
-                facts.history.describe(facts.op(second) as usize),
-            );
-            facts.anomaly(Level::SnapshotIsolation, "lost-update", message, &[first, second]);
+            both_updated(facts, key, first, second);
         }
     }
 }

@@ -371,3 +371,16 @@ fn what_others_appended_is_there_when_it_has_to_be() {
     assert_eq!(names(&found)[0], "G-single");
     assert!(found.verdict.is_invalid());
 }
+
+#[test]
+fn an_update_of_what_somebody_outside_wrote_is_lost_like_any_other() {
+    let two = txns(&[(0, "ok", "[:r x 7] [:w x 1]"), (1, "ok", "[:r x 7] [:w x 2]")]);
+    let found = analyse("rw-register", &two);
+    assert_eq!(names(&found), ["lost-update"]);
+    assert!(holds(&found, Level::Causal) && !holds(&found, Level::SnapshotIsolation));
+    // Nothing is lost if one of them only reads, has written before, or another key is meant.
+    for other in ["[:r x 7]", "[:w x 2] [:r x 2]", "[:r y 7] [:w y 2]", "[:r x 8] [:w x 2]"] {
+        let text = two.replace("[:r x 7] [:w x 2]", other);
+        assert!(analyse("rw-register", &text).verdict.is_valid(), "{text}");
+    }
+}
