@@ -2,7 +2,7 @@
 
 use super::cycle::{Class, Cycle, Cycles};
 use super::edges::Facts;
-use super::graph::rel;
+use super::graph::{Graph, rel};
 use super::serial::{self, Keep};
 use super::solve::{self, Kind, Solved};
 use super::{Level, Options, weak};
@@ -10,6 +10,9 @@ use crate::budget::{Budget, Meter};
 use crate::verdict::{Analysis, Counterexample, CycleEdge, Reason, ReasonKind, Verdict, Witness};
 
 const DATA: u8 = rel::WW | rel::WR | rel::RW;
+
+/// Finds a serial order that may be right.
+type Guess = fn(&Facts<'_>, &Graph) -> Option<Vec<u32>>;
 
 pub(super) fn judge(name: &str, facts: &Facts<'_>, options: &Options, budget: &Budget) -> Analysis {
     let mut judge =
@@ -211,17 +214,19 @@ impl Judge<'_, '_> {
             }
             return Err(weak::undecided());
         }
-        let guess = match self.facts.trunks.is_some() {
-            true => serial::topological(self.facts, &graph),
-            false => serial::greedy(self.facts, &graph),
+        let guesses: &[Guess] = match self.facts.trunks.is_some() {
+            true => &[serial::topological],
+            false => &[serial::greedy, serial::pulled, serial::versions_by_time],
         };
-        if let Some(order) = guess
-            && serial::replay(self.facts, &order, keep).is_ok()
-        {
-            if weakest {
-                self.serial = Some(order.clone());
+        for guess in guesses {
+            if let Some(order) = guess(self.facts, &graph)
+                && serial::replay(self.facts, &order, keep).is_ok()
+            {
+                if weakest {
+                    self.serial = Some(order.clone());
+                }
+                return Ok(self.in_order(&order));
             }
-            return Ok(self.in_order(&order));
         }
         if self.facts.trunks.is_some() {
             let why = "the order that the dependencies give could not be replayed";

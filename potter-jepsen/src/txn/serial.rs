@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use rustc_hash::FxHashMap;
 
 use super::edges::{Facts, INITIAL};
-use super::graph::Graph;
+use super::graph::{Graph, rel};
 use crate::history::Outcome;
 use crate::index;
 use crate::value::Value;
@@ -51,6 +51,94 @@ fn incoming(graph: &Graph) -> Vec<u32> {
         }
     }
     open
+}
+
+/// By completion, with whoever has to come before somebody pulled forward to just before him: a
+/// stale reader goes back to where it read, and delays nobody. `None` if the edges have a cycle.
+pub(super) fn pulled(facts: &Facts<'_>, graph: &Graph) -> Option<Vec<u32>> {
+    let nodes = graph.nodes();
+    let mut starts = vec![0_u32; nodes + 1];
+    for node in 0..index(nodes) {
+        for (to, _) in graph.out(node) {
+            starts[to as usize + 1] += 1;
+        }
+    }
+    for n in 0..nodes {
+        starts[n + 1] += starts[n];
+    }
+    let (mut place, mut before) = (starts.clone(), vec![0_u32; starts[nodes] as usize]);
+    for node in 0..index(nodes) {
+        for (to, _) in graph.out(node) {
+            before[place[to as usize] as usize] = node;
+            place[to as usize] += 1;
+        }
+    }
+    let mut by_time: Vec<u32> = (0..index(facts.txns.all.len())).collect();
+    by_time.sort_by_key(|&n| facts.txns.all[n as usize].end);
+    // 0: not yet seen, 1: its predecessors are being placed, 2: placed.
+    let (mut state, mut order) = (vec![0_u8; nodes], Vec::new());
+    let mut stack: Vec<(u32, u32)> = Vec::new();
+    for first in by_time {
+        if state[first as usize] == 0 && facts.included[first as usize] {
+            state[first as usize] = 1;
+            stack.push((first, starts[first as usize]));
+        }
+        while let Some((node, next)) = stack.last_mut() {
+            if *next < starts[*node as usize + 1] {
+                let earlier = before[*next as usize];
+                *next += 1;
+                match state[earlier as usize] {
+                    0 => {
+                        state[earlier as usize] = 1;
+                        stack.push((earlier, starts[earlier as usize]));
+                    }
+                    1 => return None,
+                    _ => {}
+                }
+                continue;
+            }
+            let node = *node;
+            stack.pop();
+            state[node as usize] = 2;
+            if !graph.is_helper(node) && facts.included[node as usize] {
+                order.push(node);
+            }
+        }
+    }
+    Some(order)
+}
+
+/// For registers: the order if the versions of every key were written in the order in which their
+/// writers completed. Who read an old one then comes before who wrote the next.
+pub(super) fn versions_by_time(facts: &Facts<'_>, graph: &Graph) -> Option<Vec<u32>> {
+    let mut readers: FxHashMap<(u32, u32), Vec<u32>> = FxHashMap::default();
+    for read in facts.reads.iter().filter(|read| read.from != INITIAL) {
+        readers.entry((read.key, read.from)).or_default().push(read.txn);
+    }
+    let mut guess = Graph::new(graph.txns);
+    while guess.nodes() < graph.nodes() {
+        guess.helper();
+    }
+    for node in 0..index(graph.nodes()) {
+        for (to, relation) in graph.out(node) {
+            guess.add(node, to, relation);
+        }
+    }
+    for (key, writers) in (0_u32..).zip(&facts.writers) {
+        let mut writers = writers.clone();
+        writers.sort_by_key(|&n| {
+            let txn = &facts.txns.all[n as usize];
+            if txn.end == u32::MAX { txn.begin } else { txn.end }
+        });
+        for pair in writers.windows(2) {
+            guess.add(pair[0], pair[1], rel::WW);
+            for &reader in readers.get(&(key, pair[0])).into_iter().flatten() {
+                guess.add(reader, pair[1], rel::RW);
+            }
+        }
+    }
+    guess.finish();
+    pulled(facts, &guess)
 }
 
 /// For registers: takes whichever transaction is next by the edges, sees what it has to see, and

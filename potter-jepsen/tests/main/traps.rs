@@ -345,3 +345,48 @@ fn reading_a_key_twice_is_no_repeatable_read_and_read_committed_all_the_same() {
         {:process 0 :type :ok     :f :txn :value [[:append 1 7] [:r 1 []]]}";
     assert!(check("list-append level=read-committed", text).is_invalid());
 }
+
+#[test]
+fn a_stale_read_of_a_register_goes_back_to_where_it_read() {
+    // Six hundred transactions over eight registers, one of which reads what was there long before.
+    for stale in ["nil", "old"] {
+        let mut random = Random::new(77);
+        let (mut now, mut old) = (vec![0_u64; 8], 0);
+        let (mut text, mut unique) = (String::new(), 0);
+        for n in 0..600_i64 {
+            let mut steps: Vec<String> = Vec::new();
+            for key in [random.below(8), random.below(8)] {
+                let seen = if now[key] == 0 { "nil".to_owned() } else { now[key].to_string() };
+                if random.chance(50) && n != 400 {
+                    unique += 1;
+                    now[key] = unique;
+                    steps.push(format!("[:w {key} {unique}]"));
+                } else {
+                    steps.push(format!("[:r {key} {seen}]"));
+                }
+            }
+            if n == 200 {
+                old = now[3];
+            }
+            if n == 400 {
+                let seen = if stale == "old" { old.to_string() } else { stale.to_owned() };
+                steps = vec![format!("[:r 3 {seen}]")];
+            }
+            for kind in ["invoke", "ok"] {
+                let steps = steps.join(" ");
+                text +=
+                    &format!("{{:process {} :type :{kind} :f :txn :value [{steps}]}}\n", 1000 + n);
+            }
+        }
+        let loaded = load_str(&text).unwrap();
+        let budget = Budget::new(Duration::from_secs(600), 16 << 20);
+        let checker = RwRegister::new(Options::of(loaded.format));
+        let analysis = checker.check(&loaded.history, &budget).unwrap();
+        for (level, verdict) in &analysis.levels {
+            let strong =
+                matches!(level, Level::StrongSnapshotIsolation | Level::StrictSerializable);
+            assert_eq!(verdict.is_valid(), !strong, "{stale}, {}: {verdict:?}", level.name());
+            assert_eq!(verdict.is_invalid(), strong, "{stale}, {}", level.name());
+        }
+    }
+}
