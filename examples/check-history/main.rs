@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 mod expected;
+mod models;
 mod verdicts;
 
 use std::path::{Path, PathBuf};

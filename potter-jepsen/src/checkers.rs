@@ -1,6 +1,7 @@
 //! Checkers of invariants that need no search: each goes through the history once or twice.
 
 mod bank;
+mod comments;
 mod counter;
 mod event_store;
 mod eventual;
@@ -13,6 +14,7 @@ mod set_full;
 mod total_queue;
 
 pub use bank::Bank;
+pub use comments::Comments;
 pub use counter::Counter;
 pub use event_store::EventStore;
 pub use eventual::Eventual;

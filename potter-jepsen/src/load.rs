@@ -16,7 +16,8 @@ use crate::history::{Event, EventKind, History, Process};
 #[non_exhaustive]
 pub enum Format {
     /// Operation maps in EDN: one a line, over several lines, or in one vector or list. Jepsen,
-    /// Knossos, Elle, and Porcupine's key-value logs.
+    /// Knossos, Elle, and Porcupine's key-value logs. Also Knossos' short form, a vector
+    /// `[process :type :f value error]` a line.
     Edn,
     /// The same maps in JSON, one a line or in one array.
     Json,
@@ -40,12 +41,11 @@ impl Format {
     pub fn detect(text: &str) -> Option<Self> {
         for line in text.lines() {
             let line = line.trim_start_matches('\u{FEFF}').trim();
-            if line.is_empty()
-                || line.starts_with(';')
-                || line.starts_with("//")
-                || line.starts_with("# ")
-            {
+            if is_remark(line) {
                 continue;
+            }
+            if jepsen::is_rows(line) {
+                return Some(Self::Edn);
             }
             if text::is_plume(line) {
                 return Some(Self::Plume);
@@ -64,6 +64,16 @@ impl Format {
         }
         None
     }
+}
+
+/// Whether a line says nothing in any format.
+fn is_remark(line: &str) -> bool {
+    line.is_empty() || line.starts_with(';') || line.starts_with("//") || line.starts_with("# ")
+}
+
+fn says_nothing(head: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(head);
+    text.lines().all(|line| is_remark(line.trim_start_matches('\u{FEFF}').trim()))
 }
 
 /// Who has an operation running, and since which line.
@@ -114,15 +124,17 @@ pub fn load(mut input: impl BufRead, format: Option<Format>) -> Result<Loaded> {
     let detected = || Format::detect(&String::from_utf8_lossy(&head));
     let format = match format.or_else(detected) {
         Some(format) => format,
-        None if head.iter().all(u8::is_ascii_whitespace) => Format::Edn,
+        None if says_nothing(&head) => Format::Edn,
         None => {
             let message = "this is in no format that can be recognised: EDN or JSON operation maps, \
                            Jepsen log lines, r(k,v,session,txn) or r k v lines are";
             return Err(Error::at(ErrorKind::Unsupported, 1, message));
         }
     };
+    let rows = format == Format::Edn && jepsen::is_rows(&String::from_utf8_lossy(&head));
     let input = Cursor::new(head).chain(input);
     let history = match format {
+        Format::Edn if rows => jepsen::load_rows(input)?,
         Format::Edn => jepsen::load(input, false)?,
         Format::Json => jepsen::load(input, true)?,
         Format::JepsenLog => porcupine::load(input)?,

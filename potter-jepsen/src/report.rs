@@ -116,7 +116,7 @@ pub fn text(history: &History, analysis: &Analysis) -> String {
                 Verdict::Unknown { reason } => format!("  {reason}"),
                 Verdict::Valid { .. } => String::new(),
             };
-            _ = writeln!(out, "  {:<28} {:<8}{why}", level.name(), verdict.name());
+            _ = writeln!(out, "  {:<33} {:<8}{why}", level.name(), verdict.name());
         }
     }
     for found in &analysis.anomalies {

@@ -45,6 +45,19 @@ pub(crate) fn word(text: &str) -> ArcStr {
     }
 }
 
+/// A number that is no `i64`, written in one way: `1.50` is `1.5`, `007e2` is `700.0`.
+fn number(text: &str) -> String {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        let sign = if digits.len() < text.len() { "-" } else { "" };
+        return format!("{sign}{}", digits.trim_start_matches('0'));
+    }
+    match text.parse::<f64>() {
+        Ok(float) if float.is_finite() => format!("{float:?}"),
+        _ => text.to_owned(),
+    }
+}
+
 impl Parser<'_> {
     fn error(&self, message: impl std::fmt::Display) -> Error {
         let before = &self.text[..self.at.min(self.text.len())];
@@ -190,7 +203,7 @@ impl Parser<'_> {
                 let whole = token.trim_end_matches('N').trim_start_matches('+');
                 match whole.parse() {
                     Ok(number) => Value::Int(number),
-                    Err(_) => Value::Number(token.into()),
+                    Err(_) => Value::Number(number(whole).into()),
                 }
             }
         })

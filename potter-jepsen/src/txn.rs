@@ -19,10 +19,11 @@ mod register;
 mod scc;
 mod serial;
 mod solve;
+mod versions;
 mod weak;
 
 use crate::budget::Budget;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::history::History;
 use crate::load::Format;
 use crate::verdict::{Analysis, Checker, no_evidence};
@@ -35,12 +36,18 @@ pub enum Level {
     ReadUncommitted,
     /// PL-2: no G1. For histories of sessions, Biswas & Enea's axiom, which keeps session order.
     ReadCommitted,
-    /// Transactions are seen as a whole or not at all.
+    /// Transactions are seen as a whole or not at all. In histories of sessions, Biswas & Enea's
+    /// axiom, which keeps session order.
     ReadAtomic,
-    /// What causally precedes is seen.
+    /// What causally precedes is seen. Causality begins with the order of each process, so a
+    /// serializable history need not be causal.
     Causal,
     /// Reads from a snapshot, first committer wins.
     SnapshotIsolation,
+    /// Snapshot isolation whose snapshots hold what the same process committed before.
+    StrongSessionSnapshotIsolation,
+    /// Snapshot isolation whose snapshots hold everything that was committed before they were taken.
+    StrongSnapshotIsolation,
     /// PL-2.99: no G2-item.
     RepeatableRead,
     /// PL-3: some serial order explains everything.
@@ -53,12 +60,14 @@ pub enum Level {
 
 impl Level {
     /// All levels, from weak to strong.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::ReadUncommitted,
         Self::ReadCommitted,
         Self::ReadAtomic,
         Self::Causal,
         Self::SnapshotIsolation,
+        Self::StrongSessionSnapshotIsolation,
+        Self::StrongSnapshotIsolation,
         Self::RepeatableRead,
         Self::Serializable,
         Self::StrongSessionSerializable,
@@ -73,6 +82,8 @@ impl Level {
             Self::ReadAtomic => "read-atomic",
             Self::Causal => "causal",
             Self::SnapshotIsolation => "snapshot-isolation",
+            Self::StrongSessionSnapshotIsolation => "strong-session-snapshot-isolation",
+            Self::StrongSnapshotIsolation => "strong-snapshot-isolation",
             Self::RepeatableRead => "repeatable-read",
             Self::Serializable => "serializable",
             Self::StrongSessionSerializable => "strong-session-serializable",
@@ -80,21 +91,37 @@ impl Level {
         }
     }
 
-    /// The level with this name; common short and long forms are understood.
+    /// The level with this name; common short and long forms are understood, and Elle's and Adya's.
     pub fn parse(name: &str) -> Option<Self> {
-        let name = name.trim().to_ascii_lowercase().replace([' ', '_'], "-");
+        let name =
+            name.trim().trim_start_matches(':').to_ascii_lowercase().replace([' ', '_'], "-");
         Some(match name.as_str() {
             "ru" | "pl-1" => Self::ReadUncommitted,
             "rc" | "pl-2" => Self::ReadCommitted,
             "ra" => Self::ReadAtomic,
-            "cc" | "tcc" | "causal-consistency" => Self::Causal,
-            "si" => Self::SnapshotIsolation,
-            "rr" | "pl-2.99" => Self::RepeatableRead,
-            "ser" | "serializability" | "pl-3" => Self::Serializable,
-            "strong-session-ser" => Self::StrongSessionSerializable,
-            "ss" | "sser" | "strict-serializability" | "strong-serializable" => {
-                Self::StrictSerializable
+            "cc" | "tcc" | "causal-consistency" | "transactional-causal-consistency" => {
+                Self::Causal
             }
+            "si" | "pl-si" => Self::SnapshotIsolation,
+            "strong-session-si" | "sssi" => Self::StrongSessionSnapshotIsolation,
+            "strong-si" | "strict-snapshot-isolation" => Self::StrongSnapshotIsolation,
+            "rr" | "pl-2.99" => Self::RepeatableRead,
+            "ser"
+            | "serializability"
+            | "pl-3"
+            | "1sr"
+            | "conflict-serializable"
+            | "conflict-serializability" => Self::Serializable,
+            "strong-session-ser" | "strong-session-serializability" => {
+                Self::StrongSessionSerializable
+            }
+            "ss"
+            | "sser"
+            | "pl-ss"
+            | "strict-serializability"
+            | "strong-serializable"
+            | "strong-serializability"
+            | "strict-1sr" => Self::StrictSerializable,
             other => return Self::ALL.into_iter().find(|level| level.name() == other),
         })
     }
@@ -113,6 +140,23 @@ pub struct Options {
     pub sessions_only: bool,
     /// The value of every key before everything: `Nil`, unless the format says otherwise.
     pub initial: Option<crate::Value>,
+    /// What is assumed of every single register, at whatever level.
+    pub keys: Keys,
+}
+
+/// What a database is assumed to keep for every single key, so that the versions of registers stand
+/// in an order: Elle's options of the same names. The verdict then counts on it. With one of them a
+/// value that nobody in the history wrote was written once, by somebody outside; without, nothing is
+/// concluded from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Keys {
+    /// Versions follow the order of each process: Elle's `sequential-keys?`.
+    pub sequential: bool,
+    /// Versions follow real time: Elle's `linearizable-keys?`.
+    pub linearizable: bool,
+    /// Who reads a key and writes it overwrites what it read: Elle's `wfr-keys?`.
+    pub writes_follow_reads: bool,
 }
 
 impl Default for Options {
@@ -123,6 +167,7 @@ impl Default for Options {
             unwritten_is_anomaly: true,
             sessions_only: false,
             initial: Some(crate::Value::Nil),
+            keys: Keys::default(),
         }
     }
 }
@@ -190,6 +235,10 @@ impl Checker for ListAppend {
 
 impl Checker for RwRegister {
     fn check(&self, history: &History, budget: &Budget) -> Result<Analysis> {
+        if self.options.keys.linearizable && self.options.sessions_only {
+            let message = "linearizable keys need times, and this history knows sessions only";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let txns = compile::transactions(history, compile::Workload::Register)?;
         if let Some(verdict) = no_evidence(history) {
             return Ok(Analysis::new("rw-register", verdict));

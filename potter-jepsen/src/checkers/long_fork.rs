@@ -39,12 +39,13 @@ impl Checker for LongFork {
             let Some(steps) = value.as_items() else { continue };
             let mut seen: Seen<'_> = Vec::new();
             for step in steps {
-                let Some([f, key, value]) = step.as_items() else {
-                    return Err(misfit(
-                        history,
-                        op.id,
-                        "steps are [:r key value] or [:w key value]",
-                    ));
+                let (f, key, value) = match step.as_items() {
+                    Some([f, key, value]) => (f, key, value),
+                    Some([f, key]) => (f, key, &Value::Nil),
+                    _ => {
+                        let what = "steps are [:r key value] or [:w key value]";
+                        return Err(misfit(history, op.id, what));
+                    }
                 };
                 match f.as_name() {
                     Some("r" | "read") if op.outcome == Outcome::Ok => seen.push((key, value)),

@@ -1,11 +1,13 @@
 //! The models that come with the crate.
 
+mod multi;
 mod queue;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use rustc_hash::FxHashSet;
 
+pub use multi::MultiRegister;
 pub use queue::{Fifo, Stack, UnorderedQueue};
 
 use super::model::{Call, Merge, Model, Partition, Role};
@@ -51,6 +53,14 @@ impl Register {
     pub fn new(initial: Value) -> Self {
         let nil_is_unknown = !initial.is_nil();
         Self { initial, failed_cas: FailedCas::DidNotHappen, nil_is_unknown }
+    }
+
+    /// The same with reads that returned `nil` taken for reads of the value `nil`, or for reads whose
+    /// result is not known, as Knossos takes them.
+    #[must_use]
+    pub fn nil_is_unknown(mut self, unknown: bool) -> Self {
+        self.nil_is_unknown = unknown;
+        self
     }
 
     /// The same with a failed `cas` read as `says`.
@@ -260,97 +270,6 @@ impl Model for KeyValue {
 
     fn state_bytes(&self, state: &String) -> usize {
         state.len() + 24
-    }
-}
-
-/// Several registers that one operation may touch together: `read` and `write` with a map
-/// `{key value}`, `txn` with `[[:r key value] [:w key value]]`.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct MultiRegister {
-    /// The value of every register before everything.
-    pub initial: Value,
-}
-
-impl MultiRegister {
-    /// Registers that all hold `initial` at first.
-    pub fn new(initial: Value) -> Self {
-        Self { initial }
-    }
-}
-
-/// (write?, key, value) in order; a `None` was read without a known result.
-type MultiOp = Vec<(bool, Value, Option<Value>)>;
-
-impl Model for MultiRegister {
-    type State = BTreeMap<Value, Value>;
-    type Op = MultiOp;
-
-    fn name(&self) -> String {
-        "multi-register".into()
-    }
-
-    fn initial(&self, _: Option<&Value>) -> Self::State {
-        BTreeMap::new()
-    }
-
-    fn prepare(&self, call: &Call<'_>) -> Result<Option<MultiOp>, String> {
-        let ok = call.outcome == Outcome::Ok;
-        if call.outcome == Outcome::Fail {
-            return Ok(None);
-        }
-        let source = if ok && !call.output.is_nil() { call.output } else { call.input };
-        let mut op = Vec::new();
-        match (source, call.f) {
-            (Value::Map(entries), f) => {
-                let write = matches!(f, "write" | "w");
-                for (key, value) in entries {
-                    let value = (write || ok).then(|| value.clone());
-                    op.push((write, key.clone(), value));
-                }
-            }
-            (other, f) => {
-                let micros = other.as_items().ok_or_else(|| format!("{f} needs [[:r k v] …]"))?;
-                for micro in micros {
-                    let Some([kind, key, value]) = micro.as_items() else {
-                        return Err(format!("{micro} is not [:r key value] or [:w key value]"));
-                    };
-                    let write = match kind.as_name() {
-                        Some("r" | "read") => false,
-                        Some("w" | "write") => true,
-                        _ => return Err(format!("{kind} is neither :r nor :w")),
-                    };
-                    op.push((write, key.clone(), (write || ok).then(|| value.clone())));
-                }
-            }
-        }
-        op.retain(|(write, _, value)| *write || value.is_some());
-        Ok((!op.is_empty()).then_some(op))
-    }
-
-    fn step(&self, state: &Self::State, op: &MultiOp) -> Option<Self::State> {
-        let mut after = state.clone();
-        for (write, key, value) in op {
-            let Some(value) = value else { continue };
-            if *write {
-                after.insert(key.clone(), value.clone());
-            } else if after.get(key).unwrap_or(&self.initial) != value {
-                return None;
-            }
-        }
-        Some(after)
-    }
-
-    fn reads_only(&self, op: &MultiOp) -> bool {
-        op.iter().all(|(write, ..)| !write)
-    }
-
-    fn partition(&self, _: &Call<'_>) -> Partition {
-        Partition::Whole
-    }
-
-    fn state_bytes(&self, state: &Self::State) -> usize {
-        state.len() * 64 + 24
     }
 }
 

@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 use super::Open;
 use crate::error::{Error, ErrorKind, Result};
 use crate::history::{Event, EventKind, History, Process};
-use crate::syntax::Forms;
+use crate::syntax::{self, Forms};
 use crate::value::Value;
 
 pub(super) fn load(input: impl BufRead, json: bool) -> Result<History> {
@@ -16,6 +16,16 @@ pub(super) fn load(input: impl BufRead, json: bool) -> Result<History> {
     let mut reader = Reader::default();
     let mut events = Vec::new();
     while let Some((line, form)) = forms.next_map()? {
+        // A whole test around its history.
+        if let (None, Some(Value::List(all))) = (form.get("type"), form.get("history")) {
+            for form in all {
+                if let Some(event) = reader.event(line, form.clone())? {
+                    reader.open.event(&event, line)?;
+                    events.push(event);
+                }
+            }
+            continue;
+        }
         if let Some(event) = reader.event(line, form)? {
             reader.open.event(&event, line)?;
             events.push(event);
@@ -26,6 +36,46 @@ pub(super) fn load(input: impl BufRead, json: bool) -> Result<History> {
         history.note(format!("{} maps have no :type and were skipped", reader.skipped));
     }
     Ok(history)
+}
+
+/// Whether operations stand as `[process :type :f value error]`, one a line: Knossos' short form.
+pub(super) fn is_rows(text: &str) -> bool {
+    let lines = text.lines().map(|line| line.trim_start_matches('\u{FEFF}').trim());
+    let mut lines = lines.filter(|line| !line.is_empty() && !line.starts_with(';'));
+    lines.next().is_some_and(|line| line.starts_with('[') && row(line, 1).is_some())
+}
+
+/// The operation map that a row stands for.
+fn row(line: &str, n: u64) -> Option<Value> {
+    // The first row may stand behind the bracket that opens the whole.
+    let line = if line.starts_with("[[") { &line[1..] } else { line };
+    let Ok(Value::List(items)) = syntax::parse(line, false, n) else { return None };
+    if !matches!(items.get(1)?.as_name()?, "invoke" | "ok" | "fail" | "info") {
+        return None;
+    }
+    let names = ["process", "type", "f", "value", "error"].map(|name| Value::Keyword(name.into()));
+    Some(Value::Map(names.into_iter().zip(items).collect()))
+}
+
+pub(super) fn load_rows(input: impl BufRead) -> Result<History> {
+    let mut reader = Reader::default();
+    let mut events = Vec::new();
+    for (n, line) in (1..).zip(input.lines()) {
+        let line = line.map_err(|error| Error::read(error, n))?;
+        let line = line.trim_start_matches('\u{FEFF}').trim();
+        if line.is_empty() || line.starts_with(';') || line == "[" || line == "]" {
+            continue;
+        }
+        let Some(form) = row(line, n) else {
+            let message = format!("'{line}' is not [process :type :f value]");
+            return Err(Error::at(ErrorKind::Syntax, n, message));
+        };
+        if let Some(event) = reader.event(n, form)? {
+            reader.open.event(&event, n)?;
+            events.push(event);
+        }
+    }
+    History::new(events)
 }
 
 #[derive(Default)]

@@ -16,6 +16,10 @@ fn fields(line: &str) -> Option<(&str, EventKind, &str, &str)> {
         None => line,
     };
     let (process, rest) = word(rest)?;
+    // An operation map that begins with its type is none.
+    if process.starts_with(['{', '[', '(', '#', '"']) {
+        return None;
+    }
     let (kind, rest) = word(rest)?;
     let (f, rest) = word(rest)?;
     let kind = match kind {

@@ -5,11 +5,12 @@
 //! of unknown outcome (that it took effect) counts for all its keys, so the edges follow in a second
 //! pass.
 
+mod connect;
+
 use rustc_hash::FxHashMap;
 
 use super::compile::Txns;
-use super::edges::{Facts, Gate, INITIAL, Read};
-use super::graph::rel;
+use super::edges::Facts;
 use super::{Level, Options};
 use crate::history::{History, Outcome};
 use crate::index;
@@ -81,8 +82,14 @@ struct Element {
     txn: u32,
     /// That transaction appended no more to the key later.
     last: bool,
-    /// The longest read shows it.
-    shown: bool,
+    /// Where the longest read shows it, [`NONE`] if it does not.
+    at: u32,
+}
+
+impl Element {
+    fn shown(&self) -> bool {
+        self.at != NONE
+    }
 }
 
 type Elements<'h> = FxHashMap<&'h Value, Element>;
@@ -121,7 +128,7 @@ pub(super) fn analyse<'h>(history: &'h History, txns: Txns<'h>, options: &Option
         found.trunks.push(trunk);
     }
     drop(steps);
-    connect(&mut facts, &found);
+    connect::connect(&mut facts, &found);
     facts.trunks = Some(found.trunks);
     facts
 }
@@ -130,7 +137,7 @@ fn elements<'h>(facts: &mut Facts<'h>, key: u32, steps: &[Step<'h>]) -> Elements
     let mut elements = Elements::default();
     let mut previous: Option<Step<'h>> = None;
     for step in steps.iter().filter(|step| step.write) {
-        let element = Element { txn: step.txn, last: true, shown: false };
+        let element = Element { txn: step.txn, last: true, at: NONE };
         if let Some(before) = elements.insert(step.value, element) {
             facts.ambiguous = Some(format!(
                 "{} was appended to key {} by {} and again by {}: elements of a key must differ",
@@ -175,13 +182,17 @@ fn check_trunk<'h>(
     trunk: &'h [Value],
     options: &Options,
 ) {
-    for value in trunk {
+    // The latest that was aborted and has nothing committed behind it yet.
+    let mut aborted: Option<(&Value, u32)> = None;
+    for (at, value) in (0_u32..).zip(trunk) {
         let name = facts.key(key);
-        let unknown = Element { txn: NONE, last: true, shown: false };
+        let unknown = Element { txn: NONE, last: true, at: NONE };
         let element = elements.entry(value).or_insert(unknown);
-        if std::mem::replace(&mut element.shown, true) {
+        if element.shown() {
             let message = format!("a read of key {name} shows {value} twice: {}", Short(trunk));
             facts.anomaly(Level::ReadUncommitted, "duplicate-elements", message, &[]);
+        } else {
+            element.at = at;
         }
         match element.txn {
             NONE if options.unwritten_is_anomaly => {
@@ -189,6 +200,7 @@ fn check_trunk<'h>(
                 facts.anomaly(Level::ReadCommitted, "garbage-read", message, &[]);
             }
             NONE => {
+                facts.outside.insert((key, value));
                 facts.notes.push(format!("nobody here appended {value} to key {name}"));
                 facts.notes.truncate(50);
             }
@@ -196,8 +208,19 @@ fn check_trunk<'h>(
                 let who = facts.history.describe(facts.op(writer) as usize);
                 let message = format!("key {name} shows {value}, which was aborted: {who}");
                 facts.anomaly(Level::ReadCommitted, "G1a", message, &[writer]);
+                aborted = Some((value, writer));
             }
-            writer => facts.included[writer as usize] = true,
+            writer => {
+                facts.included[writer as usize] = true;
+                let committed = facts.txns.all[writer as usize].outcome == Outcome::Ok;
+                if let Some((before, by)) = aborted.take_if(|_| committed) {
+                    let message = format!(
+                        "key {name} had {before} of an aborted transaction when {value} of a \
+                         committed one was appended"
+                    );
+                    facts.anomaly(Level::ReadCommitted, "dirty-update", message, &[by, writer]);
+                }
+            }
         }
     }
 }
@@ -205,7 +228,7 @@ fn check_trunk<'h>(
 fn appenders(elements: &Elements<'_>, steps: &[Step<'_>], into: &mut PerKey<(u32, bool)>) {
     let mut current: Option<(u32, bool)> = None;
     for step in steps.iter().filter(|step| step.write) {
-        let unseen = elements.get(step.value).is_none_or(|element| !element.shown);
+        let unseen = elements.get(step.value).is_none_or(|element| !element.shown());
         match &mut current {
             Some((txn, any)) if *txn == step.txn => *any |= unseen,
             _ => into.items.extend(current.replace((step.txn, unseen))),
@@ -239,7 +262,7 @@ fn reads<'h>(
     let mut base: Option<&'h [Value]> = None;
     let mut own: Vec<&'h Value> = Vec::new();
     let mut current = NONE;
-    for step in steps {
+    for (n, step) in steps.iter().enumerate() {
         if facts.txns.all[step.txn as usize].outcome != Outcome::Ok {
             continue;
         }
@@ -253,6 +276,11 @@ fn reads<'h>(
             continue;
         }
         let list = items(step.value);
+        if future(facts, elements, (key, trunk), &steps[n..], list) {
+            base = Some(list);
+            own.clear();
+            continue;
+        }
         let before = list.len().checked_sub(own.len());
         let own_there = before.is_some_and(|at| list[at..].iter().eq(own.iter().copied()));
         let base_there = base.is_none_or(|base| before.is_some_and(|at| &list[..at] == base));
@@ -287,6 +315,41 @@ fn reads<'h>(
         }
     }
     seen.close();
+}
+
+/// Whether the read that `steps` begin with shows what its own transaction appended only later.
+fn future<'h>(
+    facts: &mut Facts<'h>,
+    elements: &Elements<'h>,
+    (key, trunk): (u32, &'h [Value]),
+    steps: &[Step<'h>],
+    list: &'h [Value],
+) -> bool {
+    let reader = steps[0].txn;
+    let later = steps.iter().take_while(|step| step.txn == reader).filter(|step| step.write);
+    for step in later {
+        let Some(element) = elements.get(step.value).filter(|element| element.txn == reader) else {
+            continue;
+        };
+        // Most reads are the beginning of the longest one: then its place says enough.
+        let shown = element.shown() && (element.at as usize) < list.len();
+        let there = if shown && list[element.at as usize] == *step.value {
+            true
+        } else {
+            !trunk.starts_with(list) && list.contains(step.value)
+        };
+        if there {
+            let message = format!(
+                "{} read {} from key {} before it appended that itself",
+                facts.history.describe(facts.op(reader) as usize),
+                step.value,
+                facts.key(key)
+            );
+            facts.anomaly(Level::ReadCommitted, "future-read", message, &[reader]);
+            return true;
+        }
+    }
+    false
 }
 
 /// A read that is not part of the trunk still may not show what was aborted.
@@ -325,104 +388,5 @@ fn intermediate<'h>(
             facts.history.describe(facts.op(element.txn) as usize),
         );
         facts.anomaly(Level::ReadCommitted, "G1b", message, &[element.txn, reader]);
-    }
-}
-
-fn connect(facts: &mut Facts<'_>, found: &Found<'_>) {
-    let mut reads = Vec::with_capacity(found.seen.items.len());
-    for key in 0..index(found.trunks.len()) {
-        let mut unread = Vec::new();
-        for &(txn, unseen) in found.appenders.of(key) {
-            if facts.included[txn as usize] {
-                facts.writers[key as usize].push(txn);
-                if unseen {
-                    unread.push(txn);
-                }
-            }
-        }
-        facts.order_open |= unread.len() > 1;
-        let seen = found.seen.of(key);
-        connect_key(facts, key, found.rows.of(key), unread, seen, &mut reads);
-        lost_updates(facts, key, seen);
-    }
-    reads.sort_by_key(|read: &Read| read.txn);
-    facts.reads = reads;
-}
-
-fn connect_key(
-    facts: &mut Facts<'_>,
-    key: u32,
-    row: &[u32],
-    unread: Vec<u32>,
-    seen: &[(u32, u32)],
-    reads: &mut Vec<Read>,
-) {
-    let known = |txn: u32| txn != NONE && facts.included[txn as usize];
-    // After[i]: the first known writer at or behind position i.
-    let mut after = vec![NONE; row.len() + 1];
-    for at in (0..row.len()).rev() {
-        after[at] = if known(row[at]) { row[at] } else { after[at + 1] };
-    }
-    let row: Vec<u32> = row.iter().map(|&txn| if known(txn) { txn } else { NONE }).collect();
-    let mut last = NONE;
-    for &writer in row.iter().filter(|&&txn| txn != NONE) {
-        if last != NONE && last != writer {
-            facts.edges.push((last, writer, rel::WW));
-        }
-        last = writer;
-    }
-    if last != NONE {
-        facts.edges.extend(unread.iter().map(|&writer| (last, writer, rel::WW)));
-    }
-    let mut gate = Gate { readers: Vec::new(), writers: unread };
-    for &(length, reader) in seen {
-        let length = length as usize;
-        if length == 0 {
-            reads.push(Read { txn: reader, key, from: INITIAL });
-        } else if row[length - 1] != NONE {
-            let writer = row[length - 1];
-            reads.push(Read { txn: reader, key, from: writer });
-            if writer != reader {
-                facts.edges.push((writer, reader, rel::WR));
-            }
-        }
-        match after[length] {
-            NONE if gate.writers.is_empty() => {}
-            NONE => gate.readers.push(reader),
-            // What stands behind the reader's own append is behind that writer anyway.
-            writer if writer != reader => facts.edges.push((reader, writer, rel::RW)),
-            _ => {}
-        }
-    }
-    if !gate.readers.is_empty() {
-        facts.gates.push(gate);
-    }
-}
-
-/// Two transactions that saw the same version of a key and both wrote it.
-fn lost_updates(facts: &mut Facts<'_>, key: u32, seen: &[(u32, u32)]) {
-    // By length of what was seen. The writers are sorted: transactions come in their order.
-    let mut first: Vec<u32> = Vec::new();
-    for &(length, reader) in seen {
-        if facts.writers[key as usize].binary_search(&reader).is_err() {
-            continue;
-        }
-        let length = length as usize;
-        if first.len() <= length {
-            first.resize(length + 1, NONE);
-        }
-        if first[length] == NONE {
-            first[length] = reader;
-        }
-        let before = first[length];
-        if before != reader {
-            let message = format!(
-                "both read the same version of key {} and wrote it: {} and {}",
-                facts.key(key),
-                facts.history.describe(facts.op(before) as usize),
-                facts.history.describe(facts.op(reader) as usize),
-            );
-            facts.anomaly(Level::SnapshotIsolation, "lost-update", message, &[before, reader]);
-        }
     }
 }

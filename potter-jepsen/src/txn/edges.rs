@@ -55,7 +55,12 @@ pub(super) struct Facts<'h> {
     pub(super) notes: Vec<String>,
     /// (key, value) pairs whose reads prove nothing.
     pub(super) outside: FxHashSet<(u32, &'h Value)>,
+    /// Edges that follow from what is assumed of keys: the key, and the version before the other.
+    pub(super) versions: FxHashMap<(u32, u32, u8), Ordered<'h>>,
 }
+
+/// A key, a version of it, and a later one.
+pub(super) type Ordered<'h> = (u32, &'h Value, &'h Value);
 
 impl<'h> Facts<'h> {
     pub(super) fn new(history: &'h History, txns: Txns<'h>) -> Self {
@@ -77,6 +82,7 @@ impl<'h> Facts<'h> {
             setup: FxHashSet::default(),
             notes: history.notes().to_vec(),
             outside: FxHashSet::default(),
+            versions: FxHashMap::default(),
         }
     }
 

@@ -24,8 +24,9 @@ pub(super) fn explain(facts: &Facts<'_>, from: u32, to: u32, relation: u8) -> Op
                 (Some(_), rel::WR) => saw_list(facts, steps),
                 (Some(trunks), _) => missed(facts, trunks, steps),
                 (None, rel::WR) => saw(facts, steps),
-                (None, rel::RW) => missed_register(facts, from, to, steps),
-                (None, _) => None,
+                (None, rel::RW) => missed_register(facts, from, to, steps)
+                    .or_else(|| later_version(facts, (from, to, relation), steps)),
+                (None, _) => later_version(facts, (from, to, relation), steps),
             }
         }
     }
@@ -88,6 +89,18 @@ fn missed(facts: &Facts<'_>, trunks: &[&[Value]], (a, b): Steps<'_, '_>) -> Opti
                 ));
             }
         }
+        // What nobody here appended stays in a list too.
+        for longer in b.iter().filter(|step| !step.write && step.key == read.key) {
+            let (seen, more) = (items(read.value), items(longer.value));
+            let trunk = trunks[read.key as usize];
+            if trunk.starts_with(more) && more.starts_with(seen) && more.len() > seen.len() {
+                let key = facts.key(read.key);
+                return Some(format!(
+                    "it read key {key} without {}, which the other saw",
+                    more[seen.len()]
+                ));
+            }
+        }
     }
     None
 }
@@ -129,4 +142,16 @@ fn missed_register(
         }
     }
     None
+}
+
+/// By what is assumed of the key: one saw or left a version, the other left a later one.
+fn later_version(facts: &Facts<'_>, edge: (u32, u32, u8), (a, b): Steps<'_, '_>) -> Option<String> {
+    let &(key, earlier, later) = facts.versions.get(&edge)?;
+    let left = b.iter().any(|step| step.write && step.key == key && step.value == later);
+    let write = edge.2 == rel::WW;
+    let had = a.iter().any(|step| step.write == write && step.key == key && step.value == earlier);
+    let verb = if write { "wrote" } else { "read" };
+    (left && had).then(|| {
+        format!("it {verb} version {earlier} of key {}, and {later} is a later one", facts.key(key))
+    })
 }

@@ -12,11 +12,14 @@ use crate::verdict::{Analysis, Counterexample, CycleEdge, Reason, ReasonKind, Ve
 const DATA: u8 = rel::WW | rel::WR | rel::RW;
 
 pub(super) fn judge(name: &str, facts: &Facts<'_>, options: &Options, budget: &Budget) -> Analysis {
-    let mut judge = Judge { facts, options, meter: budget.start(), serial: None };
+    let mut judge =
+        Judge { facts, options, meter: budget.start(), serial: None, decided: Vec::new() };
     let mut levels: Vec<(Level, Verdict)> = Vec::new();
     let mut all: Vec<Level> = Level::ALL.to_vec();
     if options.sessions_only {
-        all.retain(|level| *level != Level::StrictSerializable);
+        all.retain(|level| {
+            !matches!(level, Level::StrictSerializable | Level::StrongSnapshotIsolation)
+        });
     }
     // From strong to weak: what holds in the strongest holds in all.
     let strongest = all[all.len() - 1];
@@ -49,6 +52,8 @@ struct Judge<'f, 'h> {
     meter: Meter,
     /// An order that explains everything without regard to sessions and time.
     serial: Option<Vec<u32>>,
+    /// Levels that were decided before.
+    decided: Vec<(Level, Verdict)>,
 }
 
 impl Judge<'_, '_> {
@@ -56,14 +61,27 @@ impl Judge<'_, '_> {
     /// time, they count at every level, as in the literature on such histories.
     fn extra(&self, level: Level) -> u8 {
         match level {
-            Level::StrictSerializable => rel::PROCESS | rel::REALTIME,
-            Level::StrongSessionSerializable => rel::PROCESS,
+            Level::StrictSerializable | Level::StrongSnapshotIsolation => {
+                rel::PROCESS | rel::REALTIME
+            }
+            Level::StrongSessionSerializable | Level::StrongSessionSnapshotIsolation => {
+                rel::PROCESS
+            }
             _ if self.options.sessions_only => rel::PROCESS,
             _ => 0,
         }
     }
 
     fn level(&mut self, level: Level) -> Verdict {
+        if let Some((_, verdict)) = self.decided.iter().find(|(known, _)| *known == level) {
+            return verdict.clone();
+        }
+        let verdict = self.decide(level);
+        self.decided.push((level, verdict.clone()));
+        verdict
+    }
+
+    fn decide(&mut self, level: Level) -> Verdict {
         if let Some((_, found)) = self.facts.anomalies.iter().find(|(weakest, _)| *weakest <= level)
         {
             return Verdict::invalid(found.clone());
@@ -74,7 +92,11 @@ impl Judge<'_, '_> {
                 self.cyclic(0, rel::WW | rel::WR, Class::G1c)
             }
             Level::ReadCommitted | Level::ReadAtomic | Level::Causal => self.weak(level),
-            Level::SnapshotIsolation => self.snapshot(),
+            Level::SnapshotIsolation
+            | Level::StrongSessionSnapshotIsolation
+            | Level::StrongSnapshotIsolation => self.snapshot(level),
+            // Without predicates there is no other G2 than that of items.
+            Level::RepeatableRead => return self.level(Level::Serializable),
             _ => self.serializable(level),
         };
         let verdict = decided.unwrap_or_else(|reason| Verdict::Unknown { reason });
@@ -105,7 +127,7 @@ impl Judge<'_, '_> {
     }
 
     fn weak(&mut self, level: Level) -> Result<Verdict, Reason> {
-        Ok(match weak::check(self.facts, level, &mut self.meter)? {
+        Ok(match weak::check(self.facts, level, self.options.sessions_only, &mut self.meter)? {
             None => {
                 let text = format!("{} reads, no cycle of commits", self.facts.reads.len());
                 Verdict::Valid { witness: Witness::Checked(text) }
@@ -125,8 +147,8 @@ impl Judge<'_, '_> {
         })
     }
 
-    fn snapshot(&mut self) -> Result<Verdict, Reason> {
-        let extra = self.extra(Level::SnapshotIsolation);
+    fn snapshot(&mut self, level: Level) -> Result<Verdict, Reason> {
+        let extra = self.extra(level);
         let graph = self.facts.graph(DATA | extra);
         let cycles = Cycles { graph: &graph, extra };
         let split = cycles.nonadjacent();
@@ -144,9 +166,16 @@ impl Judge<'_, '_> {
             let text = "all version orders are known, and no cycle lacks two rw in a row";
             return Ok(Verdict::Valid { witness: Witness::Checked(text.into()) });
         }
-        // What is serializable is also possible under snapshot isolation.
-        if let Ok(Verdict::Valid { witness }) = self.serializable(Level::Serializable) {
-            return Ok(Verdict::Valid { witness });
+        // What is serializable is also possible under snapshot isolation, and so with the order of
+        // processes and of time.
+        let serial = match level {
+            Level::StrongSnapshotIsolation => Level::StrictSerializable,
+            Level::StrongSessionSnapshotIsolation => Level::StrongSessionSerializable,
+            _ => Level::Serializable,
+        };
+        let serial = self.level(serial);
+        if serial.is_valid() {
+            return Ok(serial);
         }
         match solve::solve(self.facts, &graph, Kind::Snapshot, &mut self.meter)? {
             Solved::Order(_) => {

@@ -7,21 +7,21 @@ use rustc_hash::FxHashMap;
 use super::compile::Txns;
 use super::edges::{Facts, Gate, INITIAL, Read};
 use super::graph::rel;
-use super::{Level, Options};
+use super::{Level, Options, versions};
 use crate::history::{History, Outcome};
 use crate::index;
 use crate::value::Value;
 
 #[derive(Clone, Copy)]
-struct Write {
-    txn: u32,
+pub(super) struct Write {
+    pub(super) txn: u32,
     /// It wrote the key again later.
-    intermediate: bool,
+    pub(super) intermediate: bool,
     /// Somebody else wrote the same value too.
-    twice: bool,
+    pub(super) twice: bool,
 }
 
-type Writes<'h> = FxHashMap<(u32, &'h Value), Write>;
+pub(super) type Writes<'h> = FxHashMap<(u32, &'h Value), Write>;
 
 pub(super) fn analyse<'h>(history: &'h History, txns: Txns<'h>, options: &Options) -> Facts<'h> {
     let mut facts = Facts::new(history, txns);
@@ -32,6 +32,7 @@ pub(super) fn analyse<'h>(history: &'h History, txns: Txns<'h>, options: &Option
     find_seen(&mut facts, &writes);
     read_all(&mut facts, &writes, options);
     connect(&mut facts);
+    versions::order(&mut facts, &writes, options);
     facts
 }
 
@@ -119,6 +120,7 @@ fn read_all<'h>(facts: &mut Facts<'h>, writes: &Writes<'h>, options: &Options) {
         }
         let micros = facts.txns.micros(n).to_vec();
         let mut own: FxHashMap<u32, &Value> = FxHashMap::default();
+        let mut seen: FxHashMap<u32, &Value> = FxHashMap::default();
         for micro in micros {
             if micro.write {
                 own.insert(micro.key, micro.value);
@@ -136,6 +138,16 @@ fn read_all<'h>(facts: &mut Facts<'h>, writes: &Writes<'h>, options: &Options) {
                     facts.anomaly(Level::ReadCommitted, "internal", message, &[index(n)]);
                 }
                 continue;
+            }
+            if let Some(before) = seen.insert(micro.key, micro.value)
+                && before != micro.value
+            {
+                let message = format!(
+                    "{} read {before} from key {name}, wrote nothing to it and read {}",
+                    who(),
+                    micro.value
+                );
+                facts.anomaly(Level::ReadAtomic, "internal", message, &[index(n)]);
             }
             external(facts, writes, options, index(n), micro.key, micro.value);
         }

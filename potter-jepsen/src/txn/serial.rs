@@ -137,6 +137,22 @@ fn blocked_on(
     writes.iter().find(wanted).copied()
 }
 
+/// Elements that nobody here appended are there as soon as they have to be: before whatever stands
+/// behind them, and for whoever sees them.
+fn strangers<'h>(facts: &Facts<'h>, key: u32, list: &mut Vec<&'h Value>, until: usize) {
+    if facts.outside.is_empty() {
+        return;
+    }
+    let Some(trunks) = &facts.trunks else { return };
+    let trunk = trunks[key as usize];
+    while list.len() < until
+        && let Some(next) = trunk.get(list.len())
+        && facts.outside.contains(&(key, next))
+    {
+        list.push(next);
+    }
+}
+
 /// Runs the transactions one after the other on plain maps and compares every read with what is
 /// there. Shares nothing with the analyses but the parsed steps.
 pub(super) fn replay(facts: &Facts<'_>, order: &[u32], keep: Keep) -> Result<(), String> {
@@ -166,12 +182,16 @@ pub(super) fn replay(facts: &Facts<'_>, order: &[u32], keep: Keep) -> Result<(),
         for micro in facts.txns.micros(n as usize) {
             let fits = match (facts.trunks.is_some(), micro.write) {
                 (true, true) => {
-                    lists[micro.key as usize].push(micro.value);
+                    let list = &mut lists[micro.key as usize];
+                    strangers(facts, micro.key, list, usize::MAX);
+                    list.push(micro.value);
                     true
                 }
                 (true, false) => {
                     let seen = micro.value.as_items().unwrap_or(&[]);
-                    seen.iter().eq(lists[micro.key as usize].iter().copied())
+                    let list = &mut lists[micro.key as usize];
+                    strangers(facts, micro.key, list, seen.len());
+                    seen.iter().eq(list.iter().copied())
                 }
                 (false, true) => {
                     registers.insert(micro.key, micro.value);

@@ -17,6 +17,7 @@ use crate::verdict::{Reason, ReasonKind};
 pub(super) fn check(
     facts: &Facts<'_>,
     level: Level,
+    sessions_only: bool,
     meter: &mut Meter,
 ) -> Result<Option<Cycle>, Reason> {
     let mut graph = Graph::new(facts.txns.all.len() + 1);
@@ -26,7 +27,10 @@ pub(super) fn check(
             graph.add(from, to, rel);
         }
     }
-    let sessions = facts.sessions();
+    // Atomic reads know no sessions, unless those are all that the history knows: what is serializable
+    // is read atomic. Causality begins with them.
+    let with_sessions = sessions_only || level != Level::ReadAtomic;
+    let sessions = if with_sessions { facts.sessions() } else { Vec::new() };
     for session in &sessions {
         if let Some(&first) = session.first() {
             graph.add(initial, first, rel::PROCESS);

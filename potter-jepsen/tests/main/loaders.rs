@@ -50,6 +50,12 @@ fn the_layout_of_edn_does_not_matter() {
             plain.replace('\n', "\n\n  \t\n"),
             plain.replace('\n', " "),
             plain.replace(", ", " "),
+            // The type first, and no comma behind it: as words this looks like a line of a log.
+            plain
+                .replace("{:process 0, :type :invoke,", "{:type :invoke :process 0")
+                .replace("{:process 0, :type :ok,", "{:type :ok :process 0")
+                .replace("{:process 1, :type :invoke,", "{:type :invoke :process 1")
+                .replace("{:process 1, :type :ok,", "{:type :ok :process 1"),
             plain.replace('}', ",}"),
             plain.replace(", ", ",\n    "),
             format!("\u{FEFF}{plain}"),
@@ -257,4 +263,54 @@ fn what_is_broken_is_an_error_with_its_line() {
     let log =
         "INFO  jepsen.util - 0\t:invoke\t:write\t1\nINFO  jepsen.util - 0\t:invoke\t:read\tnil\n";
     expect(REGISTER, log, "line 2: process 0 invokes read while its operation of line 1");
+}
+
+#[test]
+fn one_number_is_written_in_many_ways() {
+    let register = |written: &str, seen: &str| {
+        format!(
+            "{{:process 0 :type :invoke :f :write :value {written}}}
+             {{:process 0 :type :ok :f :write :value {written}}}
+             {{:process 1 :type :invoke :f :read :value nil}}
+             {{:process 1 :type :ok :f :read :value {seen}}}"
+        )
+    };
+    let beyond = "123456789012345678901234567890";
+    for (written, seen, wanted) in [
+        (beyond, "123456789012345678901234567890N", "valid"),
+        (beyond, "+00123456789012345678901234567890", "valid"),
+        (beyond, "123456789012345678901234567891", "invalid"),
+        (beyond, "-123456789012345678901234567890", "invalid"),
+        ("-99999999999999999999", "-99999999999999999999N", "valid"),
+        ("7", "+7", "valid"),
+        ("7", "7N", "valid"),
+        ("1.5", "1.50", "valid"),
+        ("1.5", "15e-1", "valid"),
+        ("1.5", "1.6", "invalid"),
+        ("7", "7.0", "invalid"),
+        ("1/3", "1/3", "valid"),
+        ("1.5M", "1.5M", "valid"),
+    ] {
+        expect(REGISTER, &register(written, seen), wanted);
+    }
+}
+
+#[test]
+fn a_history_stands_in_its_test_or_is_nothing_but_remarks() {
+    let plain = register("1");
+    for text in [
+        format!("{{:name \"t\", :history [{plain}], :valid? true}}"),
+        format!("{{:start-time 7 :history ({plain})}}"),
+    ] {
+        expect(REGISTER, &text, "valid");
+        expect(
+            REGISTER,
+            &text.replace(":ok, :f :read, :value 1", ":ok, :f :read, :value 2"),
+            "invalid",
+        );
+    }
+    for text in ["", "\n\r\n", "\u{FEFF}", "; nothing\n;; at all\n", "[]", "()", "// x", "# x\n\n"]
+    {
+        expect(REGISTER, text, "unknown");
+    }
 }

@@ -6,6 +6,7 @@
 
 mod brute_linear;
 mod brute_txn;
+mod conventions;
 #[cfg(feature = "runner")]
 mod generators;
 mod loaders;

@@ -325,7 +325,7 @@ fn a_write_skew_is_exactly_that() {
     let names: Vec<&str> = analysis.anomalies.iter().map(|a| a.anomaly.as_str()).collect();
     assert_eq!(names, ["G2-item"]);
     for (level, verdict) in &analysis.levels {
-        let holds = *level <= Level::SnapshotIsolation;
+        let holds = *level <= Level::StrongSnapshotIsolation;
         assert_eq!(verdict.is_valid(), holds, "{}", level.name());
     }
 }
