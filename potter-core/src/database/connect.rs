@@ -233,7 +233,7 @@ impl DatabaseOptions {
 #[cfg(any(not(feature = "sqlite"), not(feature = "postgres")))]
 fn left_out(engine: &str, feature: &str) -> Error {
     let message =
-        format!("this build has no {engine}: enable the feature \"{feature}\" of potter-core");
+        format!("this build has no {engine}: enable the feature \"{feature}\" of the crate");
     Error::new(ErrorKind::Config, message)
 }
 
