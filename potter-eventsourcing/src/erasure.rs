@@ -12,7 +12,9 @@
 //! 4. The same event sealed again is the same text, so that a repeated append is still recognised.
 //!    The nonce is an HMAC of place and value with a key derived from the subject's: equal only
 //!    where both are equal.
-//! 5. Keys are never logged, never in an error, and not kept in memory between two calls: what was
+//! 5. What is written in a transaction of the caller's is sealed with a key that is committed with it
+//!    or was before: a key that is made inside of it (an SQLite file has one writer) goes with it.
+//! 6. Keys are never logged, never in an error, and not kept in memory between two calls: what was
 //!    forgotten can't be read by another process a moment later.
 
 mod envelope;
@@ -25,7 +27,7 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use potter_core::Json;
+use potter_core::{Json, Tx};
 
 pub use events::ErasableEventStore;
 pub use keys::{DataKey, KeyStore, MemoryKeys, SubjectKey};
@@ -96,13 +98,22 @@ impl Vault {
     }
 
     /// What the key store has under the names of these subjects.
-    async fn keys(&self, subjects: &BTreeSet<String>, new: bool) -> Result<Keys> {
+    async fn keys(
+        &self,
+        tx: Option<&mut Tx>,
+        subjects: &BTreeSet<String>,
+        new: bool,
+    ) -> Result<Keys> {
         if subjects.is_empty() {
             return Ok(Keys::new());
         }
         let names = subjects.iter().map(|subject| self.name(subject)).collect();
-        let found =
-            if new { self.keys.ensure(&names).await? } else { self.keys.find(&names).await? };
+        let found = match (tx, new) {
+            (None, true) => self.keys.ensure(&names).await?,
+            (None, false) => self.keys.find(&names).await?,
+            (Some(tx), true) => self.keys.ensure_in(tx, &names).await?,
+            (Some(tx), false) => self.keys.find_in(tx, &names).await?,
+        };
         let key =
             |subject: &String| Some((subject.clone(), found.get(&self.name(subject))?.clone()));
         Ok(subjects.iter().filter_map(key).collect())
@@ -133,7 +144,17 @@ impl Vault {
     /// # Errors
     /// `Erased` when a subject in it was forgotten; `Unavailable` when the key store is.
     pub async fn seal(&self, context: &str, json: &Json) -> Result<Json> {
-        let keys = self.keys_to_seal([json]).await?;
+        let keys = self.keys_to_seal(None, [json]).await?;
+        seal(json, &keys, context)
+    }
+
+    /// The same for a row that is written in `tx`, such as that of a projection: see
+    /// [`KeyStore::ensure_in`].
+    ///
+    /// # Errors
+    /// As [`seal`](Self::seal).
+    pub async fn seal_in(&self, tx: &mut Tx, context: &str, json: &Json) -> Result<Json> {
+        let keys = self.keys_to_seal(Some(tx), [json]).await?;
         seal(json, &keys, context)
     }
 
@@ -143,28 +164,45 @@ impl Vault {
     /// `Corrupt` when it is of another place, was changed, or was encrypted with another key;
     /// `Unavailable` when the key store is.
     pub async fn open(&self, context: &str, json: &Json) -> Result<Json> {
-        let keys = self.keys_to_open([json]).await?;
+        let keys = self.keys_to_open(None, [json]).await?;
         open(json, &keys, context)
     }
 
-    async fn keys_to_seal(&self, texts: impl IntoIterator<Item = &Json>) -> Result<Keys> {
+    /// The same for what was read in `tx`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_in(&self, tx: &mut Tx, context: &str, json: &Json) -> Result<Json> {
+        let keys = self.keys_to_open(Some(tx), [json]).await?;
+        open(json, &keys, context)
+    }
+
+    async fn keys_to_seal(
+        &self,
+        tx: Option<&mut Tx>,
+        texts: impl IntoIterator<Item = &Json>,
+    ) -> Result<Keys> {
         let mut subjects = BTreeSet::new();
         for text in texts {
             for marked in fields::find(text.as_str(), fields::CLEAR) {
                 subjects.insert(marked.clear()?.subject);
             }
         }
-        self.keys(&subjects, true).await
+        self.keys(tx, &subjects, true).await
     }
 
-    async fn keys_to_open(&self, texts: impl IntoIterator<Item = &Json>) -> Result<Keys> {
+    async fn keys_to_open(
+        &self,
+        tx: Option<&mut Tx>,
+        texts: impl IntoIterator<Item = &Json>,
+    ) -> Result<Keys> {
         let mut subjects = BTreeSet::new();
         for text in texts {
             for marked in fields::find(text.as_str(), fields::SEALED) {
                 subjects.insert(marked.sealed()?.subject);
             }
         }
-        self.keys(&subjects, false).await
+        self.keys(tx, &subjects, false).await
     }
 }
 

@@ -54,6 +54,8 @@ struct Inner {
     waiters: Mutex<HashMap<Uuid, Arc<Notify>>>,
     /// There may be due sagas that there was no room for.
     backlog: AtomicBool,
+    /// It runs, or ran: it has one lease and one set of running sagas.
+    begun: AtomicBool,
     draining: CancellationToken,
     killed: CancellationToken,
     tasks: TaskTracker,
@@ -146,6 +148,7 @@ impl OrchestratorBuilder {
                 wake: Arc::new(Notify::new()),
                 waiters: Mutex::default(),
                 backlog: AtomicBool::new(false),
+                begun: AtomicBool::new(false),
                 draining: CancellationToken::new(),
                 killed: CancellationToken::new(),
                 tasks: TaskTracker::new(),

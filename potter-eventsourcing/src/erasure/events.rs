@@ -33,25 +33,42 @@ impl ErasableEventStore {
         Self { store, vault }
     }
 
-    async fn sealed(&self, stream: &StreamId, mut events: Vec<NewEvent>) -> Result<Vec<NewEvent>> {
-        let keys = self.vault.keys_to_seal(events.iter().map(|new| &new.payload)).await?;
+    async fn sealed(
+        &self,
+        tx: Option<&mut Tx>,
+        stream: &StreamId,
+        mut events: Vec<NewEvent>,
+    ) -> Result<Vec<NewEvent>> {
+        let keys = self.vault.keys_to_seal(tx, events.iter().map(|new| &new.payload)).await?;
         for event in &mut events {
             event.payload = seal(&event.payload, &keys, &place(stream, event.event_id))?;
         }
         Ok(events)
     }
 
-    async fn all_sealed(&self, appends: Vec<StreamAppend>) -> Result<Vec<StreamAppend>> {
+    async fn all_sealed(
+        &self,
+        mut tx: Option<&mut Tx>,
+        appends: Vec<StreamAppend>,
+    ) -> Result<Vec<StreamAppend>> {
         let mut sealed = Vec::with_capacity(appends.len());
         for StreamAppend { stream, expected, events } in appends {
-            let events = self.sealed(&stream, events).await?;
+            let events = self.sealed(tx.as_deref_mut(), &stream, events).await?;
             sealed.push(StreamAppend { stream, expected, events });
         }
         Ok(sealed)
     }
 
-    async fn opened(&self, mut events: Vec<RecordedEvent>) -> Result<Vec<RecordedEvent>> {
-        let keys = self.vault.keys_to_open(events.iter().map(|event| &event.payload)).await?;
+    async fn opened(&self, events: Vec<RecordedEvent>) -> Result<Vec<RecordedEvent>> {
+        self.opened_with(None, events).await
+    }
+
+    async fn opened_with(
+        &self,
+        tx: Option<&mut Tx>,
+        mut events: Vec<RecordedEvent>,
+    ) -> Result<Vec<RecordedEvent>> {
+        let keys = self.vault.keys_to_open(tx, events.iter().map(|event| &event.payload)).await?;
         for event in &mut events {
             let place = place(&event.stream_id, event.event_id);
             event.payload = open(&event.payload, &keys, &place)?;
@@ -103,7 +120,7 @@ impl EventStore for ErasableEventStore {
         expected: ExpectedVersion,
         events: Vec<NewEvent>,
     ) -> Result<Appended> {
-        let events = self.sealed(stream, events).await?;
+        let events = self.sealed(None, stream, events).await?;
         self.store.append(stream, expected, events).await
     }
 
@@ -114,7 +131,7 @@ impl EventStore for ErasableEventStore {
         expected: ExpectedVersion,
         events: Vec<NewEvent>,
     ) -> Result<Appended> {
-        let events = self.sealed(stream, events).await?;
+        let events = self.sealed(Some(tx), stream, events).await?;
         self.store.append_in(tx, stream, expected, events).await
     }
 
@@ -123,7 +140,7 @@ impl EventStore for ErasableEventStore {
         appends: Vec<StreamAppend>,
         condition: AppendCondition,
     ) -> Result<Vec<Appended>> {
-        let appends = self.all_sealed(appends).await?;
+        let appends = self.all_sealed(None, appends).await?;
         self.store.append_if(appends, condition).await
     }
 
@@ -133,7 +150,7 @@ impl EventStore for ErasableEventStore {
         appends: Vec<StreamAppend>,
         condition: AppendCondition,
     ) -> Result<Vec<Appended>> {
-        let appends = self.all_sealed(appends).await?;
+        let appends = self.all_sealed(Some(tx), appends).await?;
         self.store.append_if_in(tx, appends, condition).await
     }
 
@@ -157,7 +174,8 @@ impl EventStore for ErasableEventStore {
         stream: &StreamId,
         options: ReadOptions,
     ) -> Result<Vec<RecordedEvent>> {
-        self.opened(self.store.read_stream_in(tx, stream, options).await?).await
+        let events = self.store.read_stream_in(tx, stream, options).await?;
+        self.opened_with(Some(tx), events).await
     }
 
     fn read_all(

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
+use potter_core::Tx;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -75,6 +76,35 @@ pub trait KeyStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// As [`find`](Self::find).
     async fn ensure(&self, subjects: &BTreeSet<String>) -> Result<BTreeMap<String, SubjectKey>>;
+
+    /// [`find`](Self::find) for what is read inside of a transaction of the caller's: with the keys
+    /// that [`ensure_in`](Self::ensure_in) made in it. The default is `find`.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    async fn find_in(
+        &self,
+        tx: &mut Tx,
+        subjects: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, SubjectKey>> {
+        let _ = tx;
+        self.find(subjects).await
+    }
+
+    /// [`ensure`](Self::ensure) for what is written inside of a transaction of the caller's. The
+    /// default is `ensure`, whose keys are there whatever becomes of the transaction. A store that
+    /// would have to wait for `tx` to end (one file, one writer) makes them through `tx`.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    async fn ensure_in(
+        &self,
+        tx: &mut Tx,
+        subjects: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, SubjectKey>> {
+        let _ = tx;
+        self.ensure(subjects).await
+    }
 
     /// Deletes a subject's key, and keeps that it was forgotten. Answers whether there was a key.
     ///

@@ -22,8 +22,12 @@ impl ErasableSnapshots {
         Self { store, vault }
     }
 
-    async fn opened(&self, mut snapshots: Vec<Snapshot>) -> Result<Vec<Snapshot>> {
-        let keys = self.vault.keys_to_open(snapshots.iter().map(|one| &one.state)).await?;
+    async fn opened(
+        &self,
+        tx: Option<&mut Tx>,
+        mut snapshots: Vec<Snapshot>,
+    ) -> Result<Vec<Snapshot>> {
+        let keys = self.vault.keys_to_open(tx, snapshots.iter().map(|one| &one.state)).await?;
         for snapshot in &mut snapshots {
             let place = place(&snapshot.stream_id, snapshot.version, snapshot.event_id);
             snapshot.state = open(&snapshot.state, &keys, &place)?;
@@ -39,7 +43,7 @@ fn place(stream: &StreamId, version: u64, event_id: Uuid) -> String {
 #[async_trait]
 impl SnapshotStore for ErasableSnapshots {
     async fn save(&self, mut snapshot: NewSnapshot, keep: u32) -> Result<()> {
-        let keys = self.vault.keys_to_seal([&snapshot.state]).await?;
+        let keys = self.vault.keys_to_seal(None, [&snapshot.state]).await?;
         let place = place(&snapshot.stream_id, snapshot.version, snapshot.event_id);
         snapshot.state = seal(&snapshot.state, &keys, &place)?;
         self.store.save(snapshot, keep).await
@@ -52,7 +56,7 @@ impl SnapshotStore for ErasableSnapshots {
         at_most: u64,
     ) -> Result<Option<Snapshot>> {
         let found = self.store.latest(stream, schema_version, at_most).await?;
-        Ok(self.opened(found.into_iter().collect()).await?.pop())
+        Ok(self.opened(None, found.into_iter().collect()).await?.pop())
     }
 
     async fn latest_in(
@@ -63,7 +67,7 @@ impl SnapshotStore for ErasableSnapshots {
         at_most: u64,
     ) -> Result<Option<Snapshot>> {
         let found = self.store.latest_in(tx, stream, schema_version, at_most).await?;
-        Ok(self.opened(found.into_iter().collect()).await?.pop())
+        Ok(self.opened(Some(tx), found.into_iter().collect()).await?.pop())
     }
 
     async fn list(
@@ -73,7 +77,7 @@ impl SnapshotStore for ErasableSnapshots {
         limit: u32,
     ) -> Result<Vec<Snapshot>> {
         let found = self.store.list(stream, offset, limit).await?;
-        self.opened(found).await
+        self.opened(None, found).await
     }
 
     async fn delete(&self, id: Uuid) -> Result<bool> {

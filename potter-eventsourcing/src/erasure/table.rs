@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use async_trait::async_trait;
-use potter_core::{Database, Engine, Json, Migration, Migrations, Sql, values};
+use potter_core::{Database, Engine, Json, Migration, Migrations, Row, Sql, Tx, values};
 
 use super::envelope;
 use super::keys::{DataKey, KeyStore, SubjectKey, fill};
@@ -23,6 +23,9 @@ pub const KEY_MIGRATIONS: Migrations = Migrations {
 };
 
 /// Keys in the table `potter_subject_keys` of an SQLite or PostgreSQL database.
+///
+/// On an SQLite file that holds the events too, a key that is made while events are appended inside of
+/// a transaction is made in that transaction: there is one writer at a time. It is there if they are.
 ///
 /// What was forgotten is overwritten by the database in its own time, and is in backups of the
 /// table until they are gone: keep those for a short time only, apart from the events' backups. On
@@ -110,6 +113,40 @@ impl KeyTable {
     }
 }
 
+/// Which file, and under which name the table is there: a prefix is put into the text, too.
+const WHERE: &str = "SELECT file, 'potter_subject_keys' AS name FROM pragma_database_list
+     WHERE name = 'main'";
+
+impl KeyTable {
+    /// Is `tx` of the SQLite file that the table is in? Then it holds the one right to write to it,
+    /// and whoever waits for that right inside of it waits for himself.
+    async fn is_in(&self, tx: &mut Tx) -> Result<bool> {
+        if (tx.engine(), self.database.engine()) != (Engine::Sqlite, Engine::Sqlite) {
+            return Ok(false);
+        }
+        let place = |row: &Row| Ok::<_, Error>((row.text("file")?, row.text("name")?));
+        let mine = self.database.read(WHERE, &[]).await?;
+        let its = tx.fetch_optional(WHERE, &[]).await?;
+        match (mine.first(), &its) {
+            (Some(mine), Some(its)) => Ok(place(mine)? == place(its)?),
+            _ => Ok(false),
+        }
+    }
+
+    fn keys(&self, rows: &[Row]) -> Result<BTreeMap<String, SubjectKey>> {
+        let mut found = BTreeMap::new();
+        for row in rows {
+            let subject = row.text("subject")?;
+            let key = match row.opt_bytes("key")? {
+                Some(stored) => SubjectKey::Known(self.unwrap(&subject, &stored)?),
+                None => SubjectKey::Forgotten,
+            };
+            found.insert(subject, key);
+        }
+        Ok(found)
+    }
+}
+
 fn place(subject: &str) -> String {
     format!("subject key|{subject}")
 }
@@ -123,15 +160,38 @@ impl fmt::Debug for KeyTable {
 #[async_trait]
 impl KeyStore for KeyTable {
     async fn find(&self, subjects: &BTreeSet<String>) -> Result<BTreeMap<String, SubjectKey>> {
-        let mut found = BTreeMap::new();
-        for row in self.database.read(FIND, values![Json::of(subjects)?]).await? {
-            let subject = row.text("subject")?;
-            let key = match row.opt_bytes("key")? {
-                Some(stored) => SubjectKey::Known(self.unwrap(&subject, &stored)?),
-                None => SubjectKey::Forgotten,
-            };
-            found.insert(subject, key);
+        self.keys(&self.database.read(FIND, values![Json::of(subjects)?]).await?)
+    }
+
+    async fn find_in(
+        &self,
+        tx: &mut Tx,
+        subjects: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, SubjectKey>> {
+        if !self.is_in(tx).await? {
+            return self.find(subjects).await;
         }
+        self.keys(&tx.fetch_all(FIND, values![Json::of(subjects)?]).await?)
+    }
+
+    async fn ensure_in(
+        &self,
+        tx: &mut Tx,
+        subjects: &BTreeSet<String>,
+    ) -> Result<BTreeMap<String, SubjectKey>> {
+        if !self.is_in(tx).await? {
+            return self.ensure(subjects).await;
+        }
+        // Nobody else writes meanwhile: what is not there is not about to come.
+        let mut found = self.find_in(tx, subjects).await?;
+        let mut made = Vec::new();
+        for subject in subjects.iter().filter(|subject| !found.contains_key(*subject)) {
+            let key = DataKey::generate()?;
+            let wrapped = self.wrap(subject, &key)?;
+            tx.execute(INSERT, values![subject.as_str(), wrapped]).await?;
+            made.push((subject.clone(), SubjectKey::Known(key)));
+        }
+        found.extend(made);
         Ok(found)
     }
 

@@ -9,10 +9,10 @@ use potter_core::testing::TestDatabase;
 use potter_core::{Json, Metadata, Sql, Tx, new_id, values};
 use potter_eventsourcing::{
     Aggregate, AppendCondition, DataKey, ErrorKind, EventFilter, EventQuery, EventStore,
-    ExpectedVersion, Frequency, HandlerError, KeyStore, KeyTable, MemoryKeys, NewEvent, Personal,
-    Projection, ReadAllOptions, ReadOptions, RecordedEvent, Repository, Result, Snapshots,
-    Snapshottable, StreamAppend, StreamId, SubjectKey, Vault, Worker, domain_events, event_store,
-    snapshot_store,
+    ExpectedVersion, Frequency, HandlerError, InlineEventStore, KeyStore, KeyTable, MemoryKeys,
+    NewEvent, Personal, Projection, ReadAllOptions, ReadOptions, RecordedEvent, Repository, Result,
+    Snapshots, Snapshottable, StreamAppend, StreamId, SubjectKey, Vault, Worker, domain_events,
+    event_store, snapshot_store,
 };
 use serde::{Deserialize, Serialize};
 
@@ -357,7 +357,105 @@ async fn a_subject_has_one_key(test: TestDatabase) {
     test.close().await;
 }
 
+/// Counts those whose name it can read.
+struct Names;
+
+#[async_trait]
+impl Projection for Names {
+    fn name(&self) -> &str {
+        "names"
+    }
+
+    async fn handle(
+        &self,
+        tx: &mut Tx,
+        event: &RecordedEvent,
+    ) -> std::result::Result<(), HandlerError> {
+        let name: Personal<String> = event.payload.get()?;
+        let name = name.known().ok_or("it is erased")?;
+        tx.execute("INSERT INTO names (name) VALUES ($1)", values![name]).await?;
+        Ok(())
+    }
+}
+
+/// The keys are in the database of the events. On SQLite the transaction has the only right to write,
+/// so a key that waits for it to end would wait for itself.
+async fn a_new_subject_inside_of_a_transaction(test: TestDatabase) {
+    let database = test.database();
+    let raw = event_store(database).unwrap();
+    raw.migrate().await.unwrap();
+    let keys = Arc::new(KeyTable::new(database.clone()).unwrap());
+    keys.migrate().await.unwrap();
+    let vault = Vault::new(Arc::clone(&keys) as Arc<dyn KeyStore>);
+    let store = vault.events(Arc::clone(&raw));
+    let stream = |n: u32| StreamId::new("user", n).unwrap();
+    let event = |n: u32| {
+        let name = Personal::new(format!("user:{n}"), format!("Name {n}"));
+        vec![NewEvent::new("user.registered", &name).unwrap()]
+    };
+    let name = |events: &[RecordedEvent]| events[0].payload.get::<Personal<String>>().unwrap();
+    let read = async |n: u32| -> Vec<RecordedEvent> {
+        store.read_stream(&stream(n), ReadOptions::forwards()).try_collect().await.unwrap()
+    };
+
+    for commits in [false, true] {
+        let mut tx = database.begin().await.unwrap();
+        store.append_in(&mut tx, &stream(1), ExpectedVersion::NoStream, event(1)).await.unwrap();
+        let append = StreamAppend::new(stream(2), ExpectedVersion::NoStream, event(2));
+        store.append_if_in(&mut tx, vec![append], AppendCondition::none()).await.unwrap();
+        let own = store.read_stream_in(&mut tx, &stream(1), ReadOptions::forwards()).await.unwrap();
+        assert_eq!(name(&own).known().unwrap(), "Name 1");
+        let row = Json::of(&Personal::new("user:3", 3)).unwrap();
+        let sealed = vault.seal_in(&mut tx, "row 3", &row).await.unwrap();
+        assert!(sealed.as_str().contains("$sealed"), "{sealed}");
+        assert_eq!(vault.open_in(&mut tx, "row 3", &sealed).await.unwrap(), row);
+        if commits {
+            tx.commit().await.unwrap();
+            assert_eq!(vault.open("row 3", &sealed).await.unwrap(), row);
+        } else {
+            tx.rollback().await.unwrap();
+            assert!(read(1).await.is_empty());
+        }
+    }
+    assert_eq!(name(&read(1).await).known().unwrap(), "Name 1");
+    assert_eq!(name(&read(2).await).known().unwrap(), "Name 2");
+    assert!(vault.forget("user:1").await.unwrap());
+    assert!(name(&read(1).await).is_erased());
+    let mut tx = database.begin().await.unwrap();
+    let again = store.append_in(&mut tx, &stream(4), ExpectedVersion::Any, event(1)).await;
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::Erased);
+    tx.rollback().await.unwrap();
+
+    // Projections inside of the append's transaction read in clear: they are around the vault.
+    database.execute("CREATE TABLE names (name TEXT NOT NULL)", &[]).await.unwrap();
+    let inline = InlineEventStore::new(store).unwrap().projection(Names);
+    inline.append(&stream(5), ExpectedVersion::Any, event(5)).await.unwrap();
+    let rows = database.read("SELECT name FROM names", &[]).await.unwrap();
+    assert_eq!(rows[0].text("name").unwrap(), "Name 5");
+    test.close().await;
+}
+
+/// Keys in a file of their own are made beside the transaction, and outlive it.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_in_another_file_are_not_in_the_transaction() {
+    let (events, kept) = (TestDatabase::sqlite().await, TestDatabase::sqlite().await);
+    let raw = event_store(events.database()).unwrap();
+    raw.migrate().await.unwrap();
+    let keys = Arc::new(KeyTable::new(kept.database().clone()).unwrap());
+    keys.migrate().await.unwrap();
+    let store = Vault::new(Arc::clone(&keys) as Arc<dyn KeyStore>).events(raw);
+    let mut tx = events.database().begin().await.unwrap();
+    let event = vec![NewEvent::new("registered", &Personal::new("user:1", "Ada")).unwrap()];
+    let stream = StreamId::new("user", 1).unwrap();
+    store.append_in(&mut tx, &stream, ExpectedVersion::Any, event).await.unwrap();
+    tx.rollback().await.unwrap();
+    assert_eq!(keys.find(&BTreeSet::from(["user:1".to_owned()])).await.unwrap().len(), 1);
+    events.close().await;
+    kept.close().await;
+}
+
 potter_core::on_every_sql_engine!(
+    a_new_subject_inside_of_a_transaction,
     erased_subject_unreadable_in_snapshot_view_and_backup_copy,
     a_wrong_key_is_an_error,
     every_way_in_and_out_is_sealed,

@@ -1,7 +1,7 @@
 //! The loop that claims and runs.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use potter_core::jitter;
@@ -49,16 +49,27 @@ impl Running {
     }
 }
 
+/// A first heartbeat that failed, or was given up, was no beginning.
+struct NotBegun<'a>(Option<&'a AtomicBool>);
+
+impl Drop for NotBegun<'_> {
+    fn drop(&mut self) {
+        if let Some(begun) = self.0 {
+            begun.store(false, Ordering::Release);
+        }
+    }
+}
+
 impl Orchestrator {
     /// Runs it in a task of its own. It begins to take sagas when its lease is in the database.
     ///
     /// # Errors
-    /// When the database can't be reached for the first heartbeat.
+    /// Those of [`run`](Self::run).
     pub async fn spawn(&self) -> Result<Running> {
-        self.inner.heartbeat().await?;
+        self.begin().await?;
         let stop = CancellationToken::new();
         let (this, token) = (self.clone(), stop.clone());
-        let task = tokio::spawn(async move { this.run(token).await });
+        let task = tokio::spawn(async move { this.work(token).await });
         Ok(Running { stop, killed: self.inner.killed.clone(), task })
     }
 
@@ -66,17 +77,32 @@ impl Orchestrator {
     /// the shutdown grace, and gives the rest back. An orchestrator runs once.
     ///
     /// # Errors
-    /// When the database can't be reached for the first heartbeat. Later failures are waited
-    /// out.
+    /// When the database can't be reached for the first heartbeat: try again. Later failures are
+    /// waited out. `InvalidState` when it runs already, `Closed` when it was shut down.
     pub async fn run(&self, stop: CancellationToken) -> Result<()> {
+        self.begin().await?;
+        self.work(stop).await
+    }
+
+    /// The first heartbeat, once.
+    async fn begin(&self) -> Result<()> {
         let inner = &self.inner;
         if inner.draining.is_cancelled() {
-            return Err(Error::new(
-                ErrorKind::Closed,
-                "this orchestrator was shut down: build another one",
-            ));
+            let message = "this orchestrator was shut down: build another one";
+            return Err(Error::new(ErrorKind::Closed, message));
         }
+        if inner.begun.swap(true, Ordering::AcqRel) {
+            let message = "this orchestrator runs already: build another one to run a second";
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        }
+        let mut unless_kept = NotBegun(Some(&inner.begun));
         inner.heartbeat().await?;
+        unless_kept.0 = None;
+        Ok(())
+    }
+
+    async fn work(&self, stop: CancellationToken) -> Result<()> {
+        let inner = &self.inner;
         let helpers = CancellationToken::new();
         let _stop_helpers = helpers.clone().drop_guard();
         let (beating, beat_stop) = (Arc::clone(inner), helpers.clone());

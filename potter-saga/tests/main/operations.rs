@@ -1,5 +1,6 @@
 //! Starting, cancelling, deadlines, take-over, versions, sagas that can't go on.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use potter_core::Json;
@@ -320,6 +321,31 @@ impl Saga for Second {
     }
 }
 
+async fn an_orchestrator_runs_once(fresh: Fresh) {
+    let script = Script::default();
+    let orchestrator = orchestrator(&fresh, Three::new(&script)).await;
+    let mut first = Box::pin(orchestrator.spawn());
+    let running = match futures::poll!(&mut first) {
+        Poll::Ready(running) => running.unwrap(),
+        Poll::Pending => {
+            // Given up before it began: that was no beginning.
+            drop(first);
+            orchestrator.spawn().await.unwrap()
+        }
+    };
+    let twice = orchestrator.spawn().await.unwrap_err();
+    assert_eq!(twice.kind(), ErrorKind::InvalidState, "{twice}");
+    running.shutdown().await.unwrap();
+    let after = orchestrator.spawn().await.unwrap_err();
+    assert_eq!(after.kind(), ErrorKind::Closed, "{after}");
+    // What it stores now is for others.
+    let started = orchestrator.start::<Three>(&1).await.unwrap();
+    let other = builder(&fresh).await.register(&Three::new(&script)).unwrap().build();
+    let running = other.spawn().await.unwrap();
+    ended(&other.wait(started.id, LIMIT).await.unwrap(), SagaStatus::Completed);
+    running.shutdown().await.unwrap();
+}
+
 async fn versions_run_side_by_side_and_unknown_ones_wait(fresh: Fresh) {
     let script = Script::default();
     let both = builder(&fresh)
@@ -446,6 +472,7 @@ on_every_engine! {
     the_lease_runs_out_by_itself;
     a_shutdown_hands_back_what_was_not_under_way;
     an_edited_definition_parks_what_runs;
+    an_orchestrator_runs_once;
     versions_run_side_by_side_and_unknown_ones_wait;
     an_input_that_cant_be_read_parks_alone;
     two_processes_share_many_sagas;

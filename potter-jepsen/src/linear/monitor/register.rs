@@ -72,6 +72,7 @@ pub(super) fn decide<O>(problem: &Problem<O>, clusters: &[Cluster]) -> Outcome {
             (_, true) => {
                 format!("from the end of op {from} until op {to} began, their value was there")
             }
+            _ if from == to => format!("the value of op {to} was there while it ran"),
             _ => format!("op {to} and op {from} are of one value, and ran at the same time"),
         }
     };
