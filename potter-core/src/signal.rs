@@ -4,6 +4,11 @@
 //! time to time ([`Waiter::wait`] has a limit). NOTIFY inside a transaction takes a lock over the
 //! whole server at commit, so it is sent outside, by a task of its own, at most once in
 //! [`INTERVAL`]. Servers that speak PostgreSQL's protocol without LISTEN are only polled.
+//!
+//! A pooler that gives each transaction another session (PgBouncer in transaction mode) must not see a
+//! LISTEN: the session keeps it, and its wake-ups reach whoever has that session next, whose driver
+//! takes them for a broken protocol. So whoever is to listen looks first whether its session is its
+//! own ([`has_own_session`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +26,12 @@ const INTERVAL: Duration = Duration::from_millis(5);
 /// Between attempts to listen.
 #[cfg(feature = "postgres")]
 const RECONNECT: Duration = Duration::from_secs(1);
+/// How often it is looked for a pooler.
+#[cfg(feature = "postgres")]
+const LOOKS: u32 = 16;
+/// Between attempts to listen where a pooler was found.
+#[cfg(feature = "postgres")]
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Tells whoever waits that there may be something new. Cheap to clone.
 #[derive(Clone)]
@@ -40,6 +51,9 @@ struct Inner {
         allow(dead_code, reason = "only servers have listeners")
     )]
     channel: String,
+    /// How often others were to be told.
+    #[cfg(feature = "postgres")]
+    asked: std::sync::atomic::AtomicU64,
     #[cfg(feature = "postgres")]
     pending: std::sync::atomic::AtomicBool,
     /// Lives as long as somebody waits.
@@ -65,6 +79,8 @@ impl Signal {
                 database,
                 channel,
                 #[cfg(feature = "postgres")]
+                asked: std::sync::atomic::AtomicU64::new(0),
+                #[cfg(feature = "postgres")]
                 pending: std::sync::atomic::AtomicBool::new(false),
                 #[cfg(feature = "postgres")]
                 listener: Mutex::default(),
@@ -75,6 +91,11 @@ impl Signal {
     /// Gives the hint: here at once, to other processes soon. Needs a Tokio runtime on PostgreSQL.
     pub fn send(&self) {
         self.inner.local.send_modify(|count| *count = count.wrapping_add(1));
+        self.send_to_others();
+    }
+
+    /// Gives the hint to other processes only; without a server there are none.
+    pub fn send_to_others(&self) {
         #[cfg(feature = "postgres")]
         self.notify();
     }
@@ -94,6 +115,7 @@ impl Signal {
 
         let inner = &self.inner;
         let Some(database) = &inner.database else { return };
+        inner.asked.fetch_add(1, Ordering::AcqRel);
         if database.postgres().is_none() || inner.pending.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -105,18 +127,18 @@ impl Signal {
         runtime.spawn(async move {
             // First the hint, then the pause: what comes during the pause is told after it.
             loop {
-                let before = *inner.local.borrow();
+                let before = inner.asked.load(Ordering::Acquire);
                 let notify = "SELECT pg_notify($1, '')";
                 let sent = database.read(notify, crate::values![&inner.channel]).await;
                 if let Err(error) = sent {
                     tracing::debug!(%error, "a wake-up could not be sent; polling finds it");
                 }
                 tokio::time::sleep(INTERVAL).await;
-                if *inner.local.borrow() != before {
+                if inner.asked.load(Ordering::Acquire) != before {
                     continue;
                 }
                 inner.pending.store(false, Ordering::Release);
-                let late = *inner.local.borrow() != before;
+                let late = inner.asked.load(Ordering::Acquire) != before;
                 if !late || inner.pending.swap(true, Ordering::AcqRel) {
                     return;
                 }
@@ -187,9 +209,13 @@ impl Drop for Listener {
 
 #[cfg(feature = "postgres")]
 async fn listen(pool: sqlx::PgPool, channel: String, local: watch::Sender<u64>) {
+    let mut warned = false;
     loop {
         let listening = async {
             let mut listener = sqlx::postgres::PgListener::connect_with(&pool).await?;
+            if !has_own_session(&pool, &mut listener).await? {
+                return Ok(());
+            }
             listener.listen(&channel).await?;
             loop {
                 // What was sent before LISTEN took hold is lost: look once, and after every
@@ -199,9 +225,43 @@ async fn listen(pool: sqlx::PgPool, channel: String, local: watch::Sender<u64>) 
             }
         };
         let ended: Result<(), sqlx::Error> = listening.await;
-        if let Err(error) = ended {
-            tracing::debug!(%error, channel, "no wake-ups for now; polling goes on");
+        match ended {
+            Ok(()) => {
+                if !std::mem::replace(&mut warned, true) {
+                    tracing::warn!(
+                        channel,
+                        "a pooler gives each transaction another session: no wake-ups from other \
+                         processes, polling goes on; connect past the pooler to have them"
+                    );
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            Err(error) => {
+                tracing::debug!(%error, channel, "no wake-ups for now; polling goes on");
+                tokio::time::sleep(RECONNECT).await;
+            }
         }
-        tokio::time::sleep(RECONNECT).await;
     }
+}
+
+/// Whether the listener's session is its own. Poolers hand out the session that was free last: then
+/// another connection gets the one that the listener had, or the listener gets another one. Among
+/// others that come and go it may look otherwise, but not always.
+#[cfg(feature = "postgres")]
+async fn has_own_session(
+    pool: &sqlx::PgPool,
+    listener: &mut sqlx::postgres::PgListener,
+) -> Result<bool, sqlx::Error> {
+    const SESSION: &str = "SELECT pg_backend_pid()";
+    let own: i32 = sqlx::query_scalar(SESSION).fetch_one(&mut *listener).await?;
+    for _ in 0..LOOKS {
+        let mut other = pool.begin().await?;
+        let others: i32 = sqlx::query_scalar(SESSION).fetch_one(&mut *other).await?;
+        let now: i32 = sqlx::query_scalar(SESSION).fetch_one(&mut *listener).await?;
+        other.rollback().await?;
+        if others == own || now != own {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -72,7 +72,8 @@ impl DatabaseOptions {
     /// by the server and its connection closed, so that a paused process does not hold locks for
     /// ever. Zero leaves the server's own setting, as does a URL that sets
     /// `idle_in_transaction_session_timeout` in its `options`. It is sent as a startup option,
-    /// which PgBouncer refuses unless its `ignore_startup_parameters` names `options`.
+    /// which PgBouncer refuses unless its `ignore_startup_parameters` names `options`. It has no
+    /// effect then: set it for the role.
     #[must_use]
     pub fn idle_in_transaction_timeout(mut self, timeout: Duration) -> Self {
         self.idle_in_transaction_timeout = timeout;

@@ -58,19 +58,19 @@ async fn a_group_answers_each_append() {
             tokio::spawn(async move { store.append(&stream(), Any, vec![event()]).await })
         };
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let appends: Vec<_> = cases
+        let (appends, answers): (Vec<_>, Vec<_>) = cases
             .into_iter()
             .map(|(stream, expected, events, answer)| {
                 let store = Arc::clone(&store);
-                let append = async move { store.append(&stream, expected, events).await };
-                (tokio::spawn(append), answer)
+                (async move { store.append(&stream, expected, events).await }, answer)
             })
-            .collect();
+            .unzip();
+        // One task, so that they come in this order.
+        let appends = tokio::spawn(futures::future::join_all(appends));
         tokio::time::sleep(Duration::from_millis(200)).await;
         connection.execute("COMMIT").await.unwrap();
         blocked.await.unwrap().unwrap();
-        for (n, (append, answer)) in appends.into_iter().enumerate() {
-            let got = append.await.unwrap();
+        for (n, (got, answer)) in appends.await.unwrap().into_iter().zip(answers).enumerate() {
             let got = got.map(|done| (done.first_version, done.last_version));
             assert_eq!(got.map_err(|error| error.kind()), answer, "{n}");
         }
