@@ -1,5 +1,7 @@
 //! Personal data inside payloads and states: fields that can be erased later.
 
+use std::fmt;
+
 use potter_core::Json;
 use serde::de::Error as _;
 use serde::ser::SerializeMap;
@@ -26,7 +28,8 @@ pub(crate) fn refuse_clear(json: &Json) -> Result<()> {
 /// `Vault::forget` it reads as [`Erased`](Self::Erased), in every copy of the event. Stores without
 /// a vault refuse it, so that it is never kept in clear by mistake.
 ///
-/// The subject is kept in clear: name it by an id that says nothing.
+/// The subject is kept in clear: name it by an id that says nothing. `Debug` shows the subject and not
+/// the value, as states end up in logs.
 ///
 /// ```
 /// use potter_eventsourcing::Personal;
@@ -41,8 +44,9 @@ pub(crate) fn refuse_clear(json: &Json) -> Result<()> {
 /// let registered =
 ///     Registered { name: Personal::new("user:7", "Ada".to_owned()), plan: "free".to_owned() };
 /// assert_eq!(registered.name.known().map(String::as_str), Some("Ada"));
+/// assert!(!format!("{:?}", registered.name).contains("Ada"));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Personal<T> {
     /// It can be read.
     Known {
@@ -82,6 +86,17 @@ impl<T> Personal<T> {
     /// Was it erased?
     pub fn is_erased(&self) -> bool {
         matches!(self, Self::Erased { .. })
+    }
+}
+
+impl<T> fmt::Debug for Personal<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known { subject, .. } => {
+                f.debug_struct("Known").field("subject", subject).finish_non_exhaustive()
+            }
+            Self::Erased { subject } => f.debug_struct("Erased").field("subject", subject).finish(),
+        }
     }
 }
 

@@ -234,7 +234,7 @@ impl DatabaseOptions {
 #[cfg(any(not(feature = "sqlite"), not(feature = "postgres")))]
 fn left_out(engine: &str, feature: &str) -> Error {
     let message =
-        format!("this build has no {engine}: enable the feature \"{feature}\" of the crate");
+        format!("this build has no {engine}: enable the feature \"{feature}\" of potter-core");
     Error::new(ErrorKind::Config, message)
 }
 

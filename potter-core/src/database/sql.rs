@@ -373,7 +373,10 @@ fn classify(source: &sqlx::Error) -> (ErrorKind, String) {
                 ErrorKind::Unavailable => "the database is not available at the moment",
                 _ => "the database refused the statement",
             };
-            (kind, format!("{message} (code {code}): {}", error.message()))
+            let said = error.message();
+            let missing = matches!(&*code, "42P01" | "42883") || said.starts_with("no such table");
+            let hint = if missing { "; migrate() makes the library's own tables" } else { "" };
+            (kind, format!("{message} (code {code}): {said}{hint}"))
         }
         _ => (ErrorKind::Internal, "the database driver failed".to_owned()),
     }

@@ -108,6 +108,7 @@ async fn refusals_have_their_kind(test: TestDatabase) {
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::InvalidInput, false));
     let error = database.execute("INSERT INTO nowhere VALUES (1)", &[]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal);
+    assert!(error.to_string().contains("nowhere") && error.to_string().contains("migrate()"));
     assert!(std::error::Error::source(&error).is_some());
     test.close().await;
 }
