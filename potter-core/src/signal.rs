@@ -252,16 +252,23 @@ async fn has_own_session(
     pool: &sqlx::PgPool,
     listener: &mut sqlx::postgres::PgListener,
 ) -> Result<bool, sqlx::Error> {
+    use sqlx::{ConnectOptions, Connection};
+
     const SESSION: &str = "SELECT pg_backend_pid()";
     let own: i32 = sqlx::query_scalar(SESSION).fetch_one(&mut *listener).await?;
+    // Not of the pool: the listener may have its only one.
+    let mut connection = pool.connect_options().connect().await?;
+    let mut its_own = true;
     for _ in 0..LOOKS {
-        let mut other = pool.begin().await?;
+        let mut other = connection.begin().await?;
         let others: i32 = sqlx::query_scalar(SESSION).fetch_one(&mut *other).await?;
         let now: i32 = sqlx::query_scalar(SESSION).fetch_one(&mut *listener).await?;
         other.rollback().await?;
-        if others == own || now != own {
-            return Ok(false);
+        its_own = others != own && now == own;
+        if !its_own {
+            break;
         }
     }
-    Ok(true)
+    connection.close().await?;
+    Ok(its_own)
 }

@@ -8,6 +8,7 @@ mod lease;
 mod migrations;
 mod outbox;
 mod relay;
+mod signal;
 mod transactions;
 
 use std::time::Duration;
