@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use rustc_hash::FxHashSet;
 
 use crate::history::{EventKind, History, Outcome, Process};
-use crate::value::json_string;
+use crate::value::{Value, json_string};
 use crate::verdict::{Analysis, Counterexample, Verdict, Witness};
 
 pub use html::html;
@@ -108,6 +108,7 @@ pub fn text(history: &History, analysis: &Analysis) -> String {
         "  {} operations: {} ok, {} failed, {} unknown",
         counts.operations, counts.ok, counts.fail, counts.info
     );
+    write_faults(&mut out, history);
     if !analysis.levels.is_empty() {
         out.push_str("\nlevels\n");
         for (level, verdict) in &analysis.levels {
@@ -130,6 +131,37 @@ pub fn text(history: &History, analysis: &Analysis) -> String {
         }
     }
     out
+}
+
+/// What was done to the system, when, and whether it was seen.
+fn write_faults(out: &mut String, history: &History) {
+    const SHOWN: usize = 20;
+    let windows = faults(history);
+    if windows.is_empty() {
+        return;
+    }
+    out.push_str("\nfaults\n");
+    let seconds = |at: usize| history.events()[at].time.map(|nanos| nanos as f64 / 1e9);
+    for (name, from, to) in windows.iter().take(SHOWN) {
+        let event = &history.events()[*from];
+        let when = match (seconds(*from), seconds(*to)) {
+            (Some(from), Some(to)) => format!("{from:.2}–{to:.2} s"),
+            _ => format!("events {from}–{to}"),
+        };
+        let targets = event.value.get("targets").and_then(Value::as_items).unwrap_or_default();
+        let targets: Vec<_> = targets.iter().filter_map(Value::as_name).collect();
+        let to =
+            if targets.is_empty() { String::new() } else { format!(" {}", targets.join(", ")) };
+        let seen = match event.value.get("verified") {
+            Some(Value::Bool(true)) => ", seen",
+            Some(_) => ", NOT SEEN",
+            None => "",
+        };
+        _ = writeln!(out, "  {when} {name}{to}{seen}");
+    }
+    if windows.len() > SHOWN {
+        _ = writeln!(out, "  and {} more", windows.len() - SHOWN);
+    }
 }
 
 /// Each operation once, at its first place: a counterexample may name one for several reasons.

@@ -9,7 +9,7 @@ use thin_vec::ThinVec;
 ///
 /// It has 16 bytes, because histories consist of little else: lists and texts are behind one
 /// pointer, and texts are shared when they are cloned.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Value {
     /// `nil`, `null`: nothing, or not known.
@@ -143,6 +143,13 @@ pub(crate) fn json_string(out: &mut String, text: &str) {
         }
     }
     out.push('"');
+}
+
+/// States of models are shown by `Debug`, to people.
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl fmt::Display for Value {

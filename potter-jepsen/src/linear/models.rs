@@ -146,7 +146,7 @@ impl Model for Register {
             RegisterOp::Write(_) => None,
         });
         let asked: FxHashSet<Value> = asked.collect();
-        let mut other = String::from("a value that nobody asked for");
+        let mut other = String::from("another value");
         while asked.contains(&Value::from(other.as_str())) {
             other.push('\'');
         }

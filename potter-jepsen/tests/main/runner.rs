@@ -402,6 +402,9 @@ async fn faults_made_beside_a_test_are_in_its_history() {
         assert_eq!(by_hand.iter().map(|e| &*e.f).collect::<Vec<_>>(), ["kill", "heal"]);
         let targets = Value::List([Value::from("somebody")].into());
         assert_eq!(by_hand[0].value.get("targets"), Some(&targets));
+        let text = potter_jepsen::report::text(&run.history, &run.analysis);
+        let line = text.lines().find(|line| line.contains("kill somebody")).unwrap();
+        assert!(line.ends_with(if valid { ", seen" } else { ", NOT SEEN" }), "{text}");
         // Nobody is there to hear of what comes later.
         notes.injected(fault, Injected::verified("too late"));
     }

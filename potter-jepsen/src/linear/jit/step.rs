@@ -477,10 +477,14 @@ impl<'p, M: Model, const N: usize> Search<'p, M, N> {
         states.dedup();
         let some: Vec<String> =
             states.iter().take(8).map(|&id| format!("{:?}", self.memo.state(id))).collect();
+        let many = |count: usize, what: &str| match count {
+            1 => format!("1 {what}"),
+            _ => format!("{count} {what}s"),
+        };
         let why = vec![format!(
-            "{} configurations were possible, in {} states: {}{}",
-            self.live.frontier.len(),
-            states.len(),
+            "possible before it: {}, with {}: {}{}",
+            many(self.live.frontier.len(), "configuration"),
+            many(states.len(), "state"),
             some.join(", "),
             if states.len() > some.len() { ", …" } else { "" },
         )];

@@ -16,7 +16,7 @@ pub struct MultiRegister {
     /// The registers that hold something else at first.
     pub initials: BTreeMap<Value, Value>,
     /// A read that returned `nil` says nothing. Set by default if some initial value is not `nil`, as
-    /// for [`Register`].
+    /// for [`Register`](super::Register).
     pub nil_is_unknown: bool,
 }
 
