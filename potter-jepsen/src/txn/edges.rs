@@ -105,6 +105,17 @@ impl<'h> Facts<'h> {
         self.anomalies.push((level, Counterexample::new(name, message).about(ops)));
     }
 
+    /// Two transactions saw the same version of a key, and both wrote it.
+    pub(super) fn lost_update(&mut self, key: u32, first: u32, second: u32) {
+        let message = format!(
+            "both read the same version of key {} and wrote it: {} and {}",
+            self.key(key),
+            self.history.describe(self.op(first) as usize),
+            self.history.describe(self.op(second) as usize),
+        );
+        self.anomaly(Level::SnapshotIsolation, "lost-update", message, &[first, second]);
+    }
+
     pub(super) fn key(&self, key: u32) -> &'h Value {
         self.txns.keys[key as usize]
     }

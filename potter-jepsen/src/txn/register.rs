@@ -219,18 +219,8 @@ fn lost_update<'h>(facts: &mut Facts<'h>, reader: u32, key: u32, value: &'h Valu
     }
     let first = *facts.updated.entry((key, value)).or_insert(reader);
     if first != reader {
-        both_updated(facts, key, first, reader);
+        facts.lost_update(key, first, reader);
     }
-}
-
-fn both_updated(facts: &mut Facts<'_>, key: u32, first: u32, second: u32) {
-    let message = format!(
-        "both read the same version of key {} and wrote it: {} and {}",
-        facts.key(key),
-        facts.history.describe(facts.op(first) as usize),
-        facts.history.describe(facts.op(second) as usize),
-    );
-    facts.anomaly(Level::SnapshotIsolation, "lost-update", message, &[first, second]);
 }
 
 fn connect(facts: &mut Facts<'_>) {
@@ -264,7 +254,7 @@ fn connect(facts: &mut Facts<'_>) {
             }
         }
         if let [first, second, ..] = updaters[..] {
-            both_updated(facts, key, first, second);
+            facts.lost_update(key, first, second);
         }
     }
 }

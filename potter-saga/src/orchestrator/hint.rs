@@ -4,7 +4,7 @@ use potter_core::{Database, Engine, Signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// How long nothing is heard before it is looked whether to stop.
+/// After so long without a hint it is looked for due sagas anyway, as polling does all the time.
 const QUIET: std::time::Duration = std::time::Duration::from_secs(3600);
 
 pub(super) struct Hint {

@@ -1,6 +1,5 @@
 //! The edges that follow from the order of the elements of each list.
 
-use super::super::Level;
 use super::super::edges::{Facts, Gate, INITIAL, Read};
 use super::super::graph::rel;
 use super::{Found, NONE};
@@ -126,13 +125,7 @@ fn lost_updates(facts: &mut Facts<'_>, key: u32, seen: &[(u32, u32)]) {
         }
         let before = first[length];
         if before != reader {
-            let message = format!(
-                "both read the same version of key {} and wrote it: {} and {}",
-                facts.key(key),
-                facts.history.describe(facts.op(before) as usize),
-                facts.history.describe(facts.op(reader) as usize),
-            );
-            facts.anomaly(Level::SnapshotIsolation, "lost-update", message, &[before, reader]);
+            facts.lost_update(key, before, reader);
         }
     }
 }
